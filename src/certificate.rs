@@ -1,0 +1,110 @@
+//! The certificate: made for this run by a certification authority (CA) that is forgotten at once, or the user's own.
+//! Makes the configuration of rustls from it. Knows no sockets.
+
+use crate::console::Failure;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::Path;
+use std::sync::Arc;
+use time::{Duration, OffsetDateTime};
+
+/// A certificate for this run, and the CA to trust for it, as PEM. The CA's key is gone when this returns: nobody can
+/// make another certificate that those who trust the CA would accept.
+pub fn make(host: Option<&str>) -> Result<(Arc<ServerConfig>, String), Failure> {
+    let made = make_pair(&names(host)).map_err(|error| error.to_string());
+    let (chain, key, ca_pem) = made.map_err(|error| {
+        Failure::new(format!("cannot make a certificate: {error}"), "give one with --cert and --key, or use --http")
+    })?;
+    let config = configure(chain, key).map_err(|error| {
+        Failure::new(format!("cannot use the certificate that was made: {error}"), "give one with --cert and --key")
+    })?;
+    Ok((config, ca_pem))
+}
+
+/// The user's own certificate chain and private key.
+pub fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Failure> {
+    let advice = "give a PEM file with the certificate, then those that sign it, and the PEM file of its private key";
+    let unreadable = |path: &Path, what: &str, error: pem::Error| match error {
+        pem::Error::Io(error) => Failure::new(format!("cannot read {}: {error}", path.display()), advice),
+        _ => Failure::new(format!("{} holds no {what} in PEM form", path.display()), advice),
+    };
+    let no_certificate = |error| unreadable(certificate, "certificate", error);
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate).map_err(no_certificate)?.collect();
+    let chain = chain.map_err(no_certificate)?;
+    if chain.is_empty() {
+        return Err(no_certificate(pem::Error::NoItemsFound));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, "private key", error))?;
+    configure(chain, private).map_err(|error| {
+        let (certificate, key) = (certificate.display(), key.display());
+        let what = match error {
+            rustls::Error::InconsistentKeys(_) => {
+                format!("the key in {key} does not belong to the certificate in {certificate}")
+            }
+            error => format!("cannot use {certificate} with {key}: {error}"),
+        };
+        Failure::new(what, advice)
+    })
+}
+
+fn configure(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+type Made = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, String);
+
+/// Passes the strictest verifiers, e.g. OpenSSL with X509_STRICT: key usages, key identifiers and a serial number are
+/// there (RFC 5280, 4.2.1), names are in the subject alternative names, and the leaf is valid for less than 398 days.
+fn make_pair(names: &[String]) -> Result<Made, rcgen::Error> {
+    let now = OffsetDateTime::now_utc();
+    // A client on a machine whose clock is slow must not be told "not yet valid".
+    let (not_before, not_after) = (now - Duration::days(1), now + Duration::days(396));
+
+    let mut authority = CertificateParams::default();
+    let made_at =
+        format!("cleaner-test-server CA {} {:02}:{:02}:{:02} UTC", now.date(), now.hour(), now.minute(), now.second());
+    authority.distinguished_name.push(DnType::CommonName, made_at);
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    (authority.not_before, authority.not_after) = (not_before, not_after);
+    let authority_key = KeyPair::generate()?;
+    let authority_certificate = authority.self_signed(&authority_key)?;
+
+    let mut leaf = CertificateParams::new(names)?;
+    leaf.distinguished_name.push(DnType::CommonName, "localhost");
+    leaf.is_ca = IsCa::ExplicitNoCa;
+    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    leaf.use_authority_key_identifier_extension = true;
+    (leaf.not_before, leaf.not_after) = (not_before, not_after);
+    let leaf_key = KeyPair::generate()?;
+    let leaf_certificate = leaf.signed_by(&leaf_key, &Issuer::new(authority, authority_key))?;
+
+    let chain = vec![leaf_certificate.into()];
+    Ok((chain, PrivateKeyDer::Pkcs8(leaf_key.serialize_der().into()), authority_certificate.pem()))
+}
+
+/// What a client on this machine or beside it may call the server.
+fn names(host: Option<&str>) -> Vec<String> {
+    let mut names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    let machine = gethostname::gethostname().into_string().ok();
+    for name in machine.into_iter().chain(host.map(str::to_owned)) {
+        if !name.is_empty() && name.is_ascii() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}

@@ -1,0 +1,125 @@
+//! Every word that is printed. Text for standard output waits in a bounded queue for a thread that prints it: a full
+//! pipe, or a Windows console that a mouse selection has frozen, holds up the printing and never the serving.
+
+use std::fmt::{self, Display};
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Why the program cannot start, and what to do about it.
+#[derive(Debug)]
+pub struct Failure {
+    pub what: String,
+    pub advice: String,
+}
+
+impl Failure {
+    pub fn new(what: impl Into<String>, advice: impl Into<String>) -> Failure {
+        Failure { what: what.into(), advice: advice.into() }
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}\n{}", self.what, self.advice)
+    }
+}
+
+#[derive(Clone, Default)]
+pub struct Console {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    text: String,
+    lost_lines: usize,
+    printer_waits: bool,
+    printing: bool,
+}
+
+impl Console {
+    /// Starts the printing thread.
+    pub fn open() -> Result<Console, Failure> {
+        let console = Console::default();
+        let shared = Arc::clone(&console.shared);
+        let print_all = move || {
+            loop {
+                let text = shared.take();
+                // A closed standard output is no reason to stop serving; nobody is there to be told.
+                io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).ok();
+            }
+        };
+        let started = std::thread::Builder::new().name("console".to_owned()).spawn(print_all);
+        started.map_err(|error| Failure::new(format!("cannot start a thread: {error}"), "close other programs"))?;
+        Ok(console)
+    }
+
+    /// Queues one line or several; where the queue is full, they are counted instead.
+    pub fn print(&self, lines: &str) {
+        let mut queue = self.shared.lock();
+        if queue.text.len() + lines.len() > QUEUE_BYTES {
+            queue.lost_lines += lines.lines().count();
+        } else {
+            queue.text.push_str(lines);
+            queue.text.push('\n');
+        }
+        if queue.printer_waits {
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// Waits until all is printed, but not for a reader that does not read.
+    pub fn flush(&self) {
+        let queue = self.shared.lock();
+        let unprinted = |queue: &mut Queue| queue.printing || !queue.text.is_empty();
+        let waited = self.shared.changed.wait_timeout_while(queue, FLUSH_LIMIT, unprinted);
+        drop(waited);
+    }
+}
+
+impl Shared {
+    /// Waits for text and takes all there is.
+    fn take(&self) -> String {
+        let mut queue = self.lock();
+        queue.printing = false;
+        self.changed.notify_all();
+        while queue.text.is_empty() && queue.lost_lines == 0 {
+            queue.printer_waits = true;
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.printer_waits = false;
+        queue.printing = true;
+        let mut text = std::mem::take(&mut queue.text);
+        match std::mem::take(&mut queue.lost_lines) {
+            0 => {}
+            1 => text.push_str("(one line was lost here: what reads this output was too slow)\n"),
+            lost => text.push_str(&format!("({lost} lines were lost here: what reads this output was too slow)\n")),
+        }
+        text
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says on standard error why the program ends. It ends either way, so a closed standard error is no further failure.
+pub fn print_failure(failure: &dyn Display) {
+    writeln!(io::stderr(), "{failure}").ok();
+}
+
+/// For --help, --version and --write-data, whose output is all that they are for.
+pub fn print_now(text: &str) {
+    writeln!(io::stdout(), "{text}").ok();
+}
+
+/// Some five thousand lines.
+const QUEUE_BYTES: usize = 512 * 1024;
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);

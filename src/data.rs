@@ -1,0 +1,234 @@
+//! What is served: the files of the data folder, or the copy built into the program. Files are read anew for each
+//! request, so that an edit shows at once, and a mistake in one is told with file, line and column. Knows no HTTP.
+
+use crate::console::Failure;
+use serde_json::Value;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+pub struct Data {
+    /// `None`: the built-in copy.
+    folder: Option<PathBuf>,
+    /// The built-in download counts as modified then.
+    started: SystemTime,
+}
+
+/// The file that a client is to download.
+pub struct Download {
+    pub name: String,
+    pub content: Content,
+    pub length_bytes: u64,
+    pub modified: SystemTime,
+}
+
+pub enum Content {
+    File(File),
+    BuiltIn(&'static [u8]),
+}
+
+impl Data {
+    /// The folder that was asked for, else `data` beside the executable, else the built-in copy. All of it is
+    /// read once, so that a broken file is noticed before a client meets it.
+    pub fn open(folder: Option<PathBuf>) -> Result<Data, Failure> {
+        let data = Data { folder: folder.or_else(beside_executable), started: SystemTime::now() };
+        data.check().map_err(|what| Failure::new(what, "mend it, or write a fresh folder with --write-data DIR"))?;
+        Ok(data)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.tasks()?;
+        self.report(None)?;
+        self.download(None)?;
+        for (path, _) in self.own_reports()? {
+            read_json(&path)?;
+        }
+        Ok(())
+    }
+
+    /// The body of the answer to GET /tasks.
+    pub fn tasks(&self) -> Result<Vec<u8>, String> {
+        match &self.folder {
+            Some(folder) => read_json(&folder.join(TASKS)),
+            None => Ok(BUILT_IN_TASKS.to_vec()),
+        }
+    }
+
+    /// The ids in tasks.json. `None` where its form is not `{"tasks": [{"id": ...}, ...]}`, so that no id can be told.
+    pub fn task_ids(&self) -> Result<Option<Vec<String>>, String> {
+        let tasks: Value = serde_json::from_slice(&self.tasks()?).map_err(|error| error.to_string())?;
+        let ids = tasks["tasks"].as_array().map(|tasks| {
+            tasks.iter().map(|task| task["id"].as_str().map_or_else(|| task["id"].to_string(), str::to_owned)).collect()
+        });
+        Ok(ids)
+    }
+
+    /// The body of the answer to a report on task `id`: from the task's own file if there is one.
+    pub fn report(&self, id: Option<&str>) -> Result<Vec<u8>, String> {
+        let Some(folder) = &self.folder else { return Ok(BUILT_IN_REPORT.to_vec()) };
+        let own = self.own_reports()?.into_iter().find(|(_, task)| Some(task.as_str()) == id);
+        read_json(&own.map_or_else(|| folder.join(REPORT), |(path, _)| path))
+    }
+
+    /// The download for task `id`, else the one for all tasks.
+    pub fn download(&self, id: Option<&str>) -> Result<Download, String> {
+        let Some(folder) = &self.folder else {
+            return Ok(Download {
+                name: DOWNLOAD.to_owned(),
+                content: Content::BuiltIn(BUILT_IN_DOWNLOAD),
+                length_bytes: BUILT_IN_DOWNLOAD.len() as u64,
+                modified: self.started,
+            });
+        };
+        let (own, common) = self.downloads()?;
+        let asked_for = |name: &&String| id.is_some_and(|id| stem(name) == id);
+        let Some(name) = own.iter().chain(&common).find(asked_for).or(common.first()) else {
+            let folder = folder.display();
+            return Err(format!("{folder} holds no file that a client could download, such as {DOWNLOAD}"));
+        };
+        let path = folder.join(name);
+        let open = || {
+            let file = File::open(&path)?;
+            let metadata = file.metadata()?;
+            Ok((file, metadata.len(), metadata.modified()?))
+        };
+        let (file, length_bytes, modified) = open().map_err(|error| unreadable(&path, &error))?;
+        Ok(Download { name: name.clone(), content: Content::File(file), length_bytes, modified })
+    }
+
+    /// What the banner says about the data: where it comes from, and what is there beyond the usual.
+    pub fn describe(&self) -> Result<Vec<String>, String> {
+        let Some(folder) = &self.folder else {
+            return Ok(vec!["built in (--write-data DIR writes a copy that you can change)".to_owned()]);
+        };
+        let mut lines = vec![folder.display().to_string()];
+        let (own, common) = self.downloads()?;
+        lines.extend(own.iter().map(|name| format!("{name} is the download for task {}", stem(name))));
+        lines.extend(
+            self.own_reports()?.iter().map(|(path, id)| format!("{} answers reports on task {id}", name(path))),
+        );
+        if let [first, _, ..] = common.as_slice() {
+            lines.push(format!(
+                "warning: several files could be the download for all tasks; {first} is, as the first by name"
+            ));
+        }
+        if self.task_ids()?.is_none() {
+            lines.push(format!("warning: {TASKS} has no list \"tasks\", so the ids that clients send are not checked"));
+        }
+        Ok(lines)
+    }
+
+    /// The files for one task each, and the files for all tasks, by name.
+    fn downloads(&self) -> Result<(Vec<String>, Vec<String>), String> {
+        let ids = self.task_ids()?.unwrap_or_default();
+        let is_download = |name: &String| name != TASKS && report_id(name).is_none() && name != REPORT;
+        Ok(self.file_names()?.into_iter().filter(is_download).partition(|name| ids.iter().any(|id| stem(name) == id)))
+    }
+
+    /// The files `report-N.json`, each with its N.
+    fn own_reports(&self) -> Result<Vec<(PathBuf, String)>, String> {
+        let Some(folder) = &self.folder else { return Ok(Vec::new()) };
+        let names = self.file_names()?;
+        Ok(names.iter().filter_map(|name| Some((folder.join(name), report_id(name)?.to_owned()))).collect())
+    }
+
+    /// The names in the folder, sorted; what file managers leave there is not looked at.
+    fn file_names(&self) -> Result<Vec<String>, String> {
+        let Some(folder) = &self.folder else { return Ok(Vec::new()) };
+        let list = || -> std::io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                if let Ok(name) = entry.file_name().into_string()
+                    && !name.starts_with('.')
+                    && !LEFT_BY_SYSTEMS.iter().any(|left| name.eq_ignore_ascii_case(left))
+                    && fs::metadata(entry.path())?.is_file()
+                {
+                    names.push(name);
+                }
+            }
+            names.sort();
+            Ok(names)
+        };
+        list().map_err(|error| unreadable(folder, &error))
+    }
+}
+
+/// Writes the built-in files into `folder`. A file that is there already is left as it is, and reported as kept.
+pub fn write_built_in(folder: &Path) -> Result<Vec<String>, Failure> {
+    let failed = |path: &Path, error: std::io::Error| {
+        Failure::new(format!("cannot write {}: {error}", path.display()), "name another folder with --write-data DIR")
+    };
+    fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+    let files = [(TASKS, BUILT_IN_TASKS), (REPORT, BUILT_IN_REPORT), (DOWNLOAD, BUILT_IN_DOWNLOAD)];
+    let mut told = Vec::new();
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        match OpenOptions::new().write(true).create_new(true).open(&path).and_then(|mut file| file.write_all(bytes)) {
+            Ok(()) => told.push(format!("wrote {}", path.display())),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                told.push(format!("kept  {}, which was there already", path.display()));
+            }
+            Err(error) => return Err(failed(&path, error)),
+        }
+    }
+    Ok(told)
+}
+
+/// The bytes of a file that is to be JSON, as they are.
+fn read_json(path: &Path) -> Result<Vec<u8>, String> {
+    let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let shown = path.display();
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        return Err(format!("{shown} is not JSON: line 1, column 1: a byte order mark; save it as UTF-8 without BOM"));
+    }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(format!("{shown} is not JSON: line 1, column 1: it is UTF-16; save it as UTF-8 without BOM"));
+    }
+    match serde_json::from_slice::<Value>(&bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => {
+            let (line, column) = (error.line(), error.column());
+            let text = error.to_string();
+            let what = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
+            Err(format!("{shown} is not JSON: line {line}, column {column}: {what}"))
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => format!("{} is missing", path.display()),
+        ErrorKind::NotADirectory => format!("{} is not a folder", path.display()),
+        _ => format!("cannot read {}: {error}", path.display()),
+    }
+}
+
+/// Never a `data` folder of the current directory: a program started from anywhere must serve the same.
+fn beside_executable() -> Option<PathBuf> {
+    let folder = std::env::current_exe().ok()?.parent()?.join("data");
+    folder.is_dir().then_some(folder)
+}
+
+/// The N of `report-N.json`.
+fn report_id(name: &str) -> Option<&str> {
+    name.strip_prefix("report-")?.strip_suffix(".json")
+}
+
+/// The name up to its first dot: `2` for `2.tar.gz`.
+fn stem(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+const TASKS: &str = "tasks.json";
+const REPORT: &str = "report.json";
+const DOWNLOAD: &str = "1797242037.zip";
+const BUILT_IN_TASKS: &[u8] = include_bytes!("../data/tasks.json");
+const BUILT_IN_REPORT: &[u8] = include_bytes!("../data/report.json");
+const BUILT_IN_DOWNLOAD: &[u8] = include_bytes!("../data/1797242037.zip");
+const LEFT_BY_SYSTEMS: [&str; 2] = ["Thumbs.db", "desktop.ini"];

@@ -1,0 +1,101 @@
+//! The listeners that clients connect to, and what to say where a port cannot be had.
+
+use crate::console::Failure;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+
+/// Listens on `port` of both loopback addresses, or of all addresses that `host` stands for. Port 0 becomes any port
+/// that is free on all of them.
+pub fn listen(host: Option<&str>, port: u16) -> Result<Vec<TcpListener>, Failure> {
+    let addresses = match host {
+        None => vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
+        Some(host) => resolve(host)?,
+    };
+    for _ in 0..ATTEMPTS {
+        match listen_on_all(&addresses, port) {
+            // Another program has the port on the second address only. With port 0 the next attempt gets another one.
+            Err((address, error)) if port == 0 && address.port() != 0 && error.kind() == ErrorKind::AddrInUse => {}
+            result => return result.map_err(|(address, error)| failure(address, &error, &addresses)),
+        }
+    }
+    Err(Failure::new("cannot find a port that is free on all addresses", "name one with --port"))
+}
+
+fn resolve(host: &str) -> Result<Vec<IpAddr>, Failure> {
+    let advice = "give --host an address of this machine, such as 0.0.0.0 for all";
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let found = (bare, 0)
+        .to_socket_addrs()
+        .map_err(|error| Failure::new(format!("cannot find the host {host}: {error}"), advice))?;
+    let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+fn listen_on_all(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    for address in addresses {
+        let known_port =
+            listeners.first().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
+        let address = SocketAddr::new(*address, known_port.unwrap_or(port));
+        match listen_on(address) {
+            Ok(listener) => listeners.push(listener),
+            // A machine without IPv6, or without IPv4: the other address will do.
+            Err(error) if addresses.len() > 1 && is_missing(&error) => {}
+            Err(error) => return Err((address, error)),
+        }
+    }
+    match listeners.is_empty() {
+        true => Err((SocketAddr::new(addresses[0], port), ErrorKind::AddrNotAvailable.into())),
+        false => Ok(listeners),
+    }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for connections of the run before to be forgotten. On Windows the same option would let
+    // two programs share the port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Inherited by accepted sockets.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::Unsupported)
+        || error.raw_os_error().is_some_and(|code| ADDRESS_FAMILY_NOT_SUPPORTED.contains(&code))
+}
+
+fn failure(address: SocketAddr, error: &io::Error, addresses: &[IpAddr]) -> Failure {
+    let what = |why: &str| format!("cannot listen on {address}: {why}");
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            let free =
+                (address.port().saturating_add(1)..=u16::MAX).find(|port| listen_on_all(addresses, *port).is_ok());
+            let other = free.map_or_else(|| "0".to_owned(), |port| port.to_string());
+            Failure::new(what("another program uses the port"), format!("stop it, or start with --port {other}"))
+        }
+        ErrorKind::PermissionDenied => Failure::new(
+            what("the system does not allow it"),
+            "start with another --port: systems keep some for themselves, such as those below 1024",
+        ),
+        ErrorKind::AddrNotAvailable => {
+            Failure::new(what("this machine has no such address"), "give --host an address of this machine")
+        }
+        _ => Failure::new(what(&error.to_string()), "start with another --port or --host"),
+    }
+}
+
+const ATTEMPTS: usize = 20;
+/// Connections that wait to be accepted; systems cut it to their own limit.
+const BACKLOG: i32 = 1024;
+/// EAFNOSUPPORT of Linux and macOS, WSAEAFNOSUPPORT of Windows; std has no name for it.
+const ADDRESS_FAMILY_NOT_SUPPORTED: [i32; 3] = [97, 47, 10047];

@@ -1,0 +1,186 @@
+//! crate doc
+
+mod certificate;
+mod console;
+mod data;
+mod download;
+mod http1;
+mod journal;
+mod listen;
+mod options;
+mod parts;
+mod proxy;
+mod record;
+mod relay;
+mod reply;
+mod report;
+mod server;
+mod tasks;
+
+use console::{Console, Failure};
+use data::Data;
+use journal::Journal;
+use options::{HELP, Options, Wish};
+use proxy::{Proxy, Traffic};
+use record::Record;
+use relay::Relay;
+use reply::Handover;
+use server::Server;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+fn main() -> ExitCode {
+    let done = match Wish::parse(std::env::args_os().skip(1)) {
+        Err(sentence) => {
+            console::print_failure(&sentence);
+            return ExitCode::from(2);
+        }
+        Ok(Wish::Help) => Ok(console::print_now(HELP)),
+        Ok(Wish::Version) => Ok(console::print_now(concat!("cleaner-test-server ", env!("CARGO_PKG_VERSION")))),
+        Ok(Wish::WriteData(folder)) => data::write_built_in(&folder).map(|told| console::print_now(&told.join("\n"))),
+        Ok(Wish::Serve(options)) => run(options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            console::print_failure(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A server from its start to its end. The order matters: nothing is promised (ready.json, the banner) before it holds.
+fn run(options: Options) -> Result<(), Failure> {
+    let data = Data::open(options.data)?;
+    let record = options.record.map(Record::open).transpose()?;
+    let tls = Tls::prepare(options.http, options.certificate, options.host.as_deref(), record.as_ref())?;
+    let listeners = listen::listen(options.host.as_deref(), options.port)?;
+    let addresses = addresses(&listeners)?;
+    let url = url(options.http, options.host.as_deref(), addresses[0].port());
+
+    let console = Console::open()?;
+    let handover = Arc::<Handover>::default();
+    let (requests, relay) = Relay::open(Arc::clone(&handover)).map_err(|error| {
+        Failure::new(format!("cannot connect within this program: {error}"), "allow it connections to 127.0.0.1")
+    })?;
+    let requests = Arc::new(requests);
+    let proxy = Arc::new(Proxy {
+        tls: tls.config,
+        url: url.clone(),
+        timeout: options.timeout,
+        max_upload_bytes: options.max_upload_bytes,
+        relay,
+        journal: Journal::open(console.clone()),
+        traffic: Traffic::default(),
+    });
+
+    stop_on_signal(&proxy, &requests)?;
+    console.print(&banner(&url, &addresses, &data, &tls.trust)?);
+    for listener in listeners {
+        let proxy = Arc::clone(&proxy);
+        start_thread("accept", move || proxy.accept_all(&listener))?;
+    }
+    if let Some(record) = &record {
+        record.write_ready(&url, addresses[0].port(), tls.ca_path.as_deref())?;
+    }
+    Server { data, handover, strict: options.strict, url }.serve(&requests);
+
+    let removed = record.as_ref().map_or(Ok(()), Record::remove_ready);
+    if let Err(error) = removed {
+        console.print(&format!("warning: cannot remove ready.json: {error}"));
+    }
+    console.print("stopped");
+    console.flush();
+    Ok(())
+}
+
+/// How this run speaks TLS, and what a client needs for it.
+struct Tls {
+    config: Option<Arc<rustls::ServerConfig>>,
+    ca_path: Option<PathBuf>,
+    /// For the banner.
+    trust: String,
+}
+
+impl Tls {
+    fn prepare(
+        http: bool,
+        own: Option<(PathBuf, PathBuf)>,
+        host: Option<&str>,
+        record: Option<&Record>,
+    ) -> Result<Tls, Failure> {
+        if http {
+            return Ok(Tls { config: None, ca_path: None, trust: "none: this is plain HTTP".to_owned() });
+        }
+        if let Some((certificate, key)) = own {
+            let config = certificate::load(&certificate, &key)?;
+            return Ok(Tls { config: Some(config), ca_path: None, trust: certificate.display().to_string() });
+        }
+        let (config, ca_pem) = certificate::make(host)?;
+        let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
+        let trust = match &ca_path {
+            Some(path) => format!("made for this run; a client that trusts {} accepts it", path.display()),
+            None => "made for this run; start with --record DIR to have the file that a client must trust, \
+                     DIR/certificate.pem, or switch verification off in the client"
+                .to_owned(),
+        };
+        Ok(Tls { config: Some(config), ca_path, trust })
+    }
+}
+
+fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, Failure> {
+    let addresses: io::Result<Vec<SocketAddr>> = listeners.iter().map(TcpListener::local_addr).collect();
+    addresses.map_err(|error| Failure::new(format!("cannot tell the port: {error}"), "name one with --port"))
+}
+
+/// What a client on this machine can use: `localhost` where the server listens on it.
+fn url(http: bool, host: Option<&str>, port: u16) -> String {
+    let scheme = if http { "http" } else { "https" };
+    let host = match host.map(|host| (host, host.parse::<IpAddr>())) {
+        None => "localhost".to_owned(),
+        Some((_, Ok(address))) if address.is_unspecified() => "localhost".to_owned(),
+        Some((_, Ok(IpAddr::V6(address)))) => format!("[{address}]"),
+        Some((host, _)) => host.to_owned(),
+    };
+    format!("{scheme}://{host}:{port}")
+}
+
+fn banner(url: &str, addresses: &[SocketAddr], data: &Data, trust: &str) -> Result<String, Failure> {
+    let data = data.describe().map_err(|what| Failure::new(what, "mend the data folder"))?.join("\n             ");
+    let listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let mut banner = format!(
+        "cleaner-test-server {}: for tests of clients, never for production\n\n  \
+         GET   {url}/xyz/api/cleaner/tasks\n  \
+         GET   {url}/xyz/api/cleaner/tasks/download?id=1\n  \
+         POST  {url}/xyz/api/cleaner/tasks/report\n\n\
+         Listens on   {}\n\
+         Data         {data}\n\
+         Certificate  {trust}\n",
+        env!("CARGO_PKG_VERSION"),
+        listening.join(" and "),
+    );
+    if addresses.iter().any(|address| !address.ip().is_loopback()) {
+        banner.push_str("Warning      other machines can reach this server, and it asks nobody who they are\n");
+    }
+    banner.push_str("Stop         Ctrl+C\n");
+    Ok(banner)
+}
+
+/// Ctrl+C, SIGTERM, SIGHUP, or the console window closed: answers on their way are finished, then the loop ends.
+fn stop_on_signal(proxy: &Arc<Proxy>, requests: &Arc<tiny_http::Server>) -> Result<(), Failure> {
+    let (proxy, requests) = (Arc::clone(proxy), Arc::clone(requests));
+    let stop = move || {
+        proxy.finish();
+        requests.unblock();
+    };
+    ctrlc::set_handler(stop)
+        .map_err(|error| Failure::new(format!("cannot watch for Ctrl+C: {error}"), "start it from another shell"))
+}
+
+fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    started.map(drop).map_err(|error| Failure::new(format!("cannot start a thread: {error}"), "close other programs"))
+}

@@ -1,0 +1,168 @@
+//! The command line: what can be asked for, what each value must be, and --help.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug)]
+pub struct Options {
+    pub port: u16,
+    /// `None`: both loopback addresses.
+    pub host: Option<String>,
+    pub http: bool,
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    pub data: Option<PathBuf>,
+    pub record: Option<PathBuf>,
+    pub strict: bool,
+    pub timeout: Duration,
+    pub max_upload_bytes: u64,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Wish {
+    Serve(Options),
+    WriteData(PathBuf),
+    Help,
+    Version,
+}
+
+impl Wish {
+    /// The error is one sentence.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, String> {
+        let mut options = Options {
+            port: 5000,
+            host: None,
+            http: false,
+            certificate: None,
+            data: None,
+            record: None,
+            strict: false,
+            timeout: Duration::from_secs(30),
+            max_upload_bytes: 1 << 30,
+        };
+        let (mut certificate, mut key) = (None, None);
+        let mut parser = lexopt::Parser::from_args(arguments);
+        while let Some(argument) = parser.next().map_err(sentence)? {
+            use lexopt::Arg::{Long, Short, Value};
+            match argument {
+                Long("port") => options.port = number(&mut parser, "--port", 0, u16::MAX.into())? as u16,
+                Long("host") => options.host = Some(text(&mut parser, "--host")?),
+                Long("http") => options.http = true,
+                Long("cert") => certificate = Some(path(&mut parser)?),
+                Long("key") => key = Some(path(&mut parser)?),
+                Long("data") => options.data = Some(path(&mut parser)?),
+                Long("write-data") => return Ok(Wish::WriteData(path(&mut parser)?)),
+                Long("record") => options.record = Some(path(&mut parser)?),
+                Long("strict") => options.strict = true,
+                Long("timeout") => {
+                    options.timeout = Duration::from_secs(number(&mut parser, "--timeout", 1, MAX_TIMEOUT_SECONDS)?);
+                }
+                Long("max-upload") => options.max_upload_bytes = size(&text(&mut parser, "--max-upload")?)?,
+                Long("help") | Short('h') => return Ok(Wish::Help),
+                Long("version") | Short('V') => return Ok(Wish::Version),
+                Long(name) => return Err(unknown(&format!("--{name}"))),
+                Short(name) => return Err(unknown(&format!("-{name}"))),
+                Value(value) => return Err(format!("{} is not an option; see --help", value.display())),
+            }
+        }
+        options.certificate = match (certificate, key) {
+            (Some(_), Some(_)) if options.http => {
+                return Err("--http serves without TLS, so --cert and --key make no sense with it".to_owned());
+            }
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (Some(_), None) => return Err("--cert needs --key with it, the private key of the certificate".to_owned()),
+            (None, Some(_)) => return Err("--key needs --cert with it, the certificate of the key".to_owned()),
+            (None, None) => None,
+        };
+        Ok(Wish::Serve(options))
+    }
+}
+
+fn text(parser: &mut lexopt::Parser, name: &str) -> Result<String, String> {
+    let value = parser.value().map_err(sentence)?;
+    value.into_string().map_err(|value| format!("{name} {} is not valid text", value.display()))
+}
+
+/// Absolute, so that what is printed later can be used from anywhere.
+fn path(parser: &mut lexopt::Parser) -> Result<PathBuf, String> {
+    let value = parser.value().map_err(sentence)?;
+    std::path::absolute(&value).map_err(|error| format!("{:?} is not a path: {error}", value.display().to_string()))
+}
+
+fn number(parser: &mut lexopt::Parser, name: &str, least: u64, most: u64) -> Result<u64, String> {
+    let value = text(parser, name)?;
+    let number = value.parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("{name} takes a whole number from {least} to {most}, not {value:?}"))
+}
+
+/// Bytes, or with K, M or G behind the number, 1024 to the power of 1, 2 or 3 as many.
+fn size(value: &str) -> Result<u64, String> {
+    let (digits, shift) = match value.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&value[..at], 10),
+        Some((at, 'm' | 'M')) => (&value[..at], 20),
+        Some((at, 'g' | 'G')) => (&value[..at], 30),
+        _ => (value, 0),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| format!("--max-upload takes a number of bytes such as 500000, 200M or 4G, not {value:?}"))
+}
+
+fn unknown(name: &str) -> String {
+    let distance = |option: &&&str| strsim::damerau_levenshtein(option, name);
+    match OPTIONS.iter().min_by_key(distance).filter(|option| distance(option) <= option.len() / 2) {
+        Some(nearest) => format!("there is no option {name}; did you mean {nearest}? See --help"),
+        None => format!("there is no option {name}; see --help"),
+    }
+}
+
+fn sentence(error: lexopt::Error) -> String {
+    error.to_string()
+}
+
+/// All there are, for the nearest to a mistyped one.
+const OPTIONS: [&str; 13] = [
+    "--port",
+    "--host",
+    "--http",
+    "--cert",
+    "--key",
+    "--data",
+    "--write-data",
+    "--record",
+    "--strict",
+    "--timeout",
+    "--max-upload",
+    "--help",
+    "--version",
+];
+
+/// A day: longer than anybody waits, and short enough for every clock.
+const MAX_TIMEOUT_SECONDS: u64 = 86_400;
+
+pub const HELP: &str = "\
+A local HTTPS test server with the three answers of the cleaner API, for people who write clients.
+
+Usage: cleaner-test-server [options]
+
+It answers GET /xyz/api/cleaner/tasks, GET /xyz/api/cleaner/tasks/download?id=N and POST
+/xyz/api/cleaner/tasks/report as the production server would, checks nothing unless asked to,
+and prints what each client did. Started without options it serves the built-in data, or the
+folder \"data\" beside the program, at https://localhost:5000. It is for tests only.
+
+  --port N          listen on port N, 0 for any free one (5000)
+  --host ADDRESS    listen on this address instead of 127.0.0.1 and ::1
+  --http            speak plain HTTP instead of HTTPS
+  --cert FILE       PEM certificate chain to use instead of one made for this run
+  --key FILE        PEM private key of --cert
+  --data DIR        serve the files of this folder
+  --write-data DIR  write the built-in files there, to be changed and served, and end
+  --record DIR      keep in this folder what clients need to start and what happened:
+                    ready.json, certificate.pem
+  --strict          refuse what a strict server would refuse, instead of only noting it
+  --timeout SECONDS give up on a client that is silent for so long (30)
+  --max-upload SIZE refuse reports larger than this, in bytes or as 200M, 4G (1G)
+  --help            print this text, and end
+  --version         print the version, and end
+
+Exit codes: 0 stopped, 1 could not start, 2 wrong usage.";

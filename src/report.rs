@@ -1,0 +1,165 @@
+//! POST /xyz/api/cleaner/tasks/report: reads the report part by part, notes what a strict server would refuse, and
+//! answers with the data folder's verdict whatever came. The only file that uses `multipart`.
+
+use crate::data::Data;
+use crate::http1::quoted;
+use crate::parts::{PartHead, PartHeads, parameter};
+use crate::reply::{Finding, Part, Reply, Step};
+use crate::server::Request;
+use crate::tasks::check_id;
+use multipart::server::Multipart;
+use ring::digest::{Context, SHA256};
+use std::io::{self, BufRead, ErrorKind};
+
+pub fn upload_report(request: &mut Request, data: &Data) -> Result<Reply, String> {
+    let content_type = request.header("Content-Type").map(str::to_owned);
+    let mut report = Report::default();
+    match boundary(content_type.as_deref()) {
+        Ok(boundary) => report.read(request, &boundary),
+        Err(finding) => report.findings.push(finding),
+    }
+    let id = request.id().or(report.id.as_deref());
+    if id.is_some() {
+        report.findings.extend(check_id(id, data)?);
+    }
+    let mut reply = Reply::json(data.report(id)?);
+    reply.learnt.step = Some(Step::Report);
+    reply.learnt.parts = report.parts;
+    reply.learnt.findings = report.findings;
+    Ok(reply)
+}
+
+/// What came in.
+#[derive(Default)]
+struct Report {
+    parts: Vec<Part>,
+    findings: Vec<Finding>,
+    /// The value of a text field `id`.
+    id: Option<String>,
+}
+
+impl Report {
+    fn read(&mut self, request: &mut Request, boundary: &str) {
+        let source = PartHeads::new(request.body(), boundary);
+        let heads = source.heads();
+        let mut multipart = Multipart::with_body(source, boundary);
+        let ended = loop {
+            let mut entry = match multipart.read_entry() {
+                Ok(Some(entry)) => entry,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            let head = heads.borrow_mut().pop_front().unwrap_or_default();
+            if self.parts.len() == MAX_PARTS {
+                self.note(
+                    400,
+                    format!("the report has more than {MAX_PARTS} parts"),
+                    "a report of a few parts",
+                    "more",
+                );
+                break Ok(());
+            }
+            if let Err(error) = self.read_part(&head, &mut entry.data) {
+                break Err(error);
+            }
+        };
+        if let Err(error) = ended {
+            self.note_broken(&error, boundary);
+        }
+        self.check_files();
+    }
+
+    fn read_part(&mut self, head: &PartHead, data: &mut impl BufRead) -> io::Result<()> {
+        let (mut digest, mut size_bytes, mut beginning) = (Context::new(&SHA256), 0, Vec::new());
+        loop {
+            let piece = data.fill_buf()?;
+            if piece.is_empty() {
+                break;
+            }
+            digest.update(piece);
+            beginning.extend(piece.iter().take(MAX_VALUE_CHARACTERS * 4 - beginning.len()));
+            let length = piece.len();
+            size_bytes += length as u64;
+            data.consume(length);
+        }
+        let number = self.parts.len() + 1;
+        let file_name = head.file_name();
+        let text = String::from_utf8_lossy(&beginning).chars().take(MAX_VALUE_CHARACTERS).collect();
+        let value = file_name.is_none().then_some(text);
+        let field = head.field().unwrap_or_else(|| {
+            let received = quoted(head.raw());
+            self.note(
+                400,
+                format!("part {number} of the report has no field name"),
+                "Content-Disposition: form-data; name=\"...\"",
+                &received,
+            );
+            String::new()
+        });
+        if field == "id" && self.id.is_none() {
+            self.id.clone_from(&value);
+        }
+        let sha256 = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.parts.push(Part { field, file_name, content_type: head.content_type(), size_bytes, sha256, value });
+        Ok(())
+    }
+
+    fn note_broken(&mut self, error: &io::Error, boundary: &str) {
+        let number = self.parts.len();
+        let sentence = match error.kind() {
+            ErrorKind::UnexpectedEof if number == 0 => {
+                format!("the boundary {} of the Content-Type does not occur in the report", quoted(boundary.as_bytes()))
+            }
+            ErrorKind::UnexpectedEof => format!("the report breaks off in part {number}: its last boundary is missing"),
+            _ => format!("the report is malformed after part {number}: {error}"),
+        };
+        self.note(
+            400,
+            sentence,
+            &format!("parts between lines \"--{boundary}\", and \"--{boundary}--\" at the end"),
+            &format!("{number} parts"),
+        );
+    }
+
+    fn check_files(&mut self) {
+        let mut files =
+            self.parts.iter().filter(|part| part.file_name.as_ref().is_some_and(|name| !name.is_empty())).peekable();
+        let expected = "a part with a file name and content";
+        if files.peek().is_none() {
+            let received = format!("{} parts, none with a file name", self.parts.len());
+            self.note(422, "the report has no file part".to_owned(), expected, &received);
+        } else if let Some(name) = files.find(|part| part.size_bytes == 0).and_then(|part| part.file_name.clone()) {
+            let name = quoted(name.as_bytes());
+            self.note(422, format!("the file {name} in the report is empty"), expected, "0 bytes");
+        }
+    }
+
+    fn note(&mut self, status: u16, sentence: String, expected: &str, received: &str) {
+        self.findings.push(Finding { status, sentence, expected: expected.to_owned(), received: received.to_owned() });
+    }
+}
+
+/// The boundary from the Content-Type, or what is wrong with that.
+fn boundary(content_type: Option<&str>) -> Result<String, Finding> {
+    let finding = |status, sentence: &str| Finding {
+        status,
+        sentence: sentence.to_owned(),
+        expected: "Content-Type: multipart/form-data; boundary=...".to_owned(),
+        received: content_type.map_or_else(|| "no Content-Type".to_owned(), |value| format!("Content-Type: {value}")),
+    };
+    let value = content_type.unwrap_or_default();
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("multipart/form-data") {
+        return Err(finding(415, "the report is not sent as multipart/form-data"));
+    }
+    match parameter(value.as_bytes(), "boundary") {
+        Some(boundary) if !boundary.is_empty() => Ok(String::from_utf8_lossy(&boundary).into_owned()),
+        _ => {
+            Err(finding(400, "the Content-Type of the report has no boundary; leave it to the HTTP library to set it"))
+        }
+    }
+}
+
+/// More would only be there to fill the memory.
+const MAX_PARTS: usize = 1000;
+const MAX_VALUE_CHARACTERS: usize = 200;

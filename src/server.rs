@@ -1,0 +1,214 @@
+//! The loop: a single thread that takes one request after the other from tiny_http, matches method and path by hand,
+//! and calls one of three handlers. The only place that responds. Knows no TLS, and never waits for a client: what it
+//! reads is complete before it comes here (see proxy.rs).
+
+use crate::data::Data;
+use crate::download::download_tools;
+use crate::http1::quoted;
+use crate::relay::REQUEST_NUMBER;
+use crate::reply::{Body, Finding, Handover, Reply};
+use crate::report::upload_report;
+use crate::tasks::get_tasks;
+use percent_encoding::percent_decode_str;
+use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What the loop needs for an answer.
+pub struct Server {
+    pub data: Data,
+    pub handover: std::sync::Arc<Handover>,
+    pub strict: bool,
+    /// For the endpoints that a 404 lists, e.g. `https://localhost:5000`.
+    pub url: String,
+}
+
+/// A request as the handlers see it.
+pub struct Request<'a> {
+    inner: &'a mut tiny_http::Request,
+    path: String,
+    id: Option<String>,
+}
+
+/// The headers that the handlers and this file read. The proxy passes on these and no others.
+pub const HEADERS_READ: [&str; 8] = [
+    "Content-Type",
+    "Host",
+    "If-Match",
+    "If-Modified-Since",
+    "If-None-Match",
+    "If-Range",
+    "If-Unmodified-Since",
+    "Range",
+];
+
+const TASKS: &str = "/xyz/api/cleaner/tasks";
+const DOWNLOAD: &str = "/xyz/api/cleaner/tasks/download";
+const REPORT: &str = "/xyz/api/cleaner/tasks/report";
+
+impl Server {
+    /// Answers until `tiny_http::Server::unblock` is called.
+    pub fn serve(&self, requests: &tiny_http::Server) {
+        for request in requests.incoming_requests() {
+            self.respond(request);
+        }
+    }
+
+    fn route(&self, request: &mut Request) -> Result<Reply, String> {
+        let method = request.method().to_owned();
+        match (method.as_str(), request.path.as_str()) {
+            ("GET" | "HEAD", TASKS) => get_tasks(&self.data),
+            ("GET" | "HEAD", DOWNLOAD) => download_tools(request, &self.data),
+            ("POST", REPORT) => upload_report(request, &self.data),
+            ("OPTIONS", TASKS | DOWNLOAD) => Ok(Reply::empty(200).with("Allow", READING)),
+            ("OPTIONS", REPORT) => Ok(Reply::empty(200).with("Allow", WRITING)),
+            (_, TASKS | DOWNLOAD) => Ok(wrong_method(&method, READING)),
+            (_, REPORT) => Ok(wrong_method(&method, WRITING)),
+            ("CONNECT", _) => Ok(wrong_method(&method, "GET, HEAD, POST, OPTIONS")),
+            (_, path) => Ok(self.not_found(path)),
+        }
+    }
+
+    /// Responds to one request, whatever happens.
+    fn respond(&self, mut request: tiny_http::Request) {
+        let number = header(&request, REQUEST_NUMBER).and_then(|number| number.parse().ok());
+        let answered = catch_unwind(AssertUnwindSafe(|| self.answer(&mut request)));
+        let reply = answered.unwrap_or_else(|_| {
+            Reply::error(500, "the server made a mistake over this request; standard error says where")
+        });
+        // tiny_http allocates as much as is left of a body when a request ends, so nothing is left. What is read here
+        // comes from the proxy, which has all of it; only the end of the program can interrupt that.
+        io::copy(request.as_reader(), &mut io::sink()).ok();
+        let Reply { status, headers, body, learnt } = reply;
+        let (bytes, file) = match body {
+            Body::Bytes(bytes) => (bytes, None),
+            Body::File(piece) => (Vec::new(), Some(piece)),
+            Body::Omitted(_) => (Vec::new(), None),
+        };
+        if let Some(number) = number {
+            self.handover.put(number, file, learnt);
+        }
+        let headers = headers
+            .iter()
+            .filter_map(|(name, value)| tiny_http::Header::from_bytes(name.as_bytes(), value.as_bytes()).ok());
+        let length = bytes.len();
+        let response =
+            tiny_http::Response::new(status.into(), headers.collect(), io::Cursor::new(bytes), Some(length), None);
+        // The proxy is the only client; where it has gone, nobody is left to be told.
+        request.respond(response.with_chunked_threshold(usize::MAX)).ok();
+    }
+
+    fn answer(&self, request: &mut tiny_http::Request) -> Reply {
+        let (path, id) = path_and_id(request.url());
+        let mut request = Request { inner: request, path, id };
+        let mut reply = self.route(&mut request).unwrap_or_else(|sentence| Reply::error(500, sentence));
+        reply.learnt.findings.extend(check_host(&request));
+        match reply.learnt.findings.first() {
+            Some(finding) if self.strict && reply.status < 400 => {
+                let mut refusal = Reply::refusal(finding);
+                reply.learnt.error = refusal.learnt.error.take();
+                Reply { learnt: reply.learnt, ..refusal }
+            }
+            _ => reply,
+        }
+    }
+
+    /// The error that lists what there is, with a hint where the path is nearly right.
+    fn not_found(&self, path: &str) -> Reply {
+        let shown = quoted(path.as_bytes());
+        let sentence = match nearly(path) {
+            Some((meant, how)) => format!("there is nothing at {shown}; did you mean {meant}, {how}?"),
+            None => format!("there is nothing at {shown}"),
+        };
+        let endpoints = [("GET", TASKS), ("GET", DOWNLOAD), ("POST", REPORT)];
+        Reply::not_found(sentence, &endpoints.map(|(method, path)| format!("{method} {}{path}", self.url)))
+    }
+}
+
+impl Request<'_> {
+    pub fn method(&self) -> &str {
+        self.inner.method().as_str()
+    }
+
+    /// The value of the first header of that name.
+    pub fn header(&self, name: &'static str) -> Option<&str> {
+        header(self.inner, name)
+    }
+
+    /// The `id` of the query.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    pub fn body(&mut self) -> &mut dyn Read {
+        self.inner.as_reader()
+    }
+}
+
+fn header<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a str> {
+    request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
+}
+
+/// The path as Flask sees it: the absolute form and leading slashes are stripped, percent codes decoded.
+fn path_and_id(target: &str) -> (String, Option<String>) {
+    let target = target.split('#').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = match path.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        _ => path,
+    };
+    let path = percent_decode_str(path).decode_utf8_lossy();
+    let path = if path.starts_with('/') { format!("/{}", path.trim_start_matches('/')) } else { path.into_owned() };
+    let id = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "id").map(|(_, id)| id.into_owned());
+    (path, id)
+}
+
+/// The endpoint that a wrong path was probably meant to be, and how that one is written.
+fn nearly(path: &str) -> Option<(&'static str, &'static str)> {
+    let words: Vec<String> = path.split('/').filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+    let plain = format!("/{}", words.join("/"));
+    let endpoints = [DOWNLOAD, REPORT, TASKS];
+    if let Some(meant) = endpoints.into_iter().find(|endpoint| *endpoint == plain) {
+        let how = if path != path.to_lowercase() {
+            "in lower case"
+        } else if path.ends_with('/') {
+            "without a slash at the end"
+        } else {
+            "with single slashes"
+        };
+        return Some((meant, how));
+    }
+    let meant = endpoints.into_iter().find(|endpoint| plain.ends_with(&endpoint[BASE.len()..]));
+    meant.map(|meant| (meant, "with the base path /xyz/api/cleaner"))
+}
+
+fn wrong_method(method: &str, allowed: &str) -> Reply {
+    let upper_case = method.to_uppercase();
+    let hint = if upper_case != method && allowed.contains(&upper_case) { "; methods are in upper case" } else { "" };
+    Reply::error(405, format!("{} is not allowed here, {allowed} are{hint}", quoted(method.as_bytes())))
+        .with("Allow", allowed)
+}
+
+/// RFC 9112, 3.2: HTTP/1.1 wants exactly one Host, and a valid one.
+fn check_host(request: &Request) -> Option<Finding> {
+    let hosts: Vec<&str> = request
+        .inner
+        .headers()
+        .iter()
+        .filter(|header| header.field.equiv("Host"))
+        .map(|header| header.value.as_str())
+        .collect();
+    let (sentence, received) = match hosts.as_slice() {
+        [] if *request.inner.http_version() < (1, 1) => return None,
+        [] => ("the request has no Host header, which HTTP/1.1 demands".to_owned(), "no Host".to_owned()),
+        [host] if host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(&byte)) => return None,
+        [host] => {
+            (format!("the Host {} is not a name or address with a port", quoted(host.as_bytes())), (*host).to_owned())
+        }
+        hosts => (format!("the request has {} Host headers", hosts.len()), hosts.join(", ")),
+    };
+    Some(Finding { status: 400, sentence, expected: "one Host header, such as localhost:5000".to_owned(), received })
+}
+
+const BASE: &str = "/xyz/api/cleaner";
+const READING: &str = "GET, HEAD, OPTIONS";
+const WRITING: &str = "POST, OPTIONS";

@@ -1,0 +1,30 @@
+//! GET /xyz/api/cleaner/tasks: the list of tasks. Also the check of the id that the other two endpoints are given.
+
+use crate::data::Data;
+use crate::reply::{Finding, Reply, Step};
+
+pub fn get_tasks(data: &Data) -> Result<Reply, String> {
+    let mut reply = Reply::json(data.tasks()?);
+    reply.learnt.step = Some(Step::Tasks);
+    Ok(reply)
+}
+
+/// What is wrong with the id of a task that a client sent, if anything is.
+pub fn check_id(id: Option<&str>, data: &Data) -> Result<Option<Finding>, String> {
+    let Some(ids) = data.task_ids()? else { return Ok(None) };
+    let listed = ids.join(", ");
+    let (status, sentence) = match id {
+        None => (400, "the request does not say which task it is for: it has no id".to_owned()),
+        Some(id) if ids.iter().any(|listed| listed == id) => return Ok(None),
+        Some(id) if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (400, format!("the id {id:?} is not a number"))
+        }
+        Some(id) => (404, format!("there is no task with the id {id}")),
+    };
+    Ok(Some(Finding {
+        status,
+        sentence,
+        expected: format!("the id of a task as tasks.json lists them: {listed}"),
+        received: id.map_or_else(|| "no id".to_owned(), |id| format!("id={id}")),
+    }))
+}
