@@ -74,8 +74,8 @@ pub fn read_head(input: &mut impl BufRead) -> Result<Option<Head>, Fault> {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if is_timeout(&error) && bytes.is_empty() => return Ok(None),
             Err(error) if is_timeout(&error) => {
-                let seen = grouped(bytes.len() as u64);
-                let sentence = format!("the head did not end in time: {seen} bytes came, but not the empty line");
+                let seen = in_bytes(bytes.len() as u64);
+                let sentence = format!("the head did not end in time: {seen} came, but not the empty line");
                 return Err(Fault::refused(408, sentence));
             }
             Err(error) => return Err(Fault::Broken(error)),
@@ -99,10 +99,10 @@ pub fn read_head(input: &mut impl BufRead) -> Result<Option<Head>, Fault> {
             return Err(too_long(&bytes));
         }
         // Looked at with every new line, so that a mistake is told as soon as it is made.
-        if bytes[seen..].contains(&b'\n') || !is_token_byte(bytes[0]) {
-            if let Some(head) = parse(&bytes)? {
-                return check(head).map(Some);
-            }
+        if (bytes[seen..].contains(&b'\n') || !is_token_byte(bytes[0]))
+            && let Some(head) = parse(&bytes)?
+        {
+            return check(head).map(Some);
         }
     }
 }
@@ -213,7 +213,7 @@ pub fn read_body(
             let received = copy(input, length, sink)?;
             match received.ended {
                 None => Ok(length),
-                Some(end) => Err(cut_off(end, &format!("{} of {} bytes", grouped(received.bytes), grouped(length)))),
+                Some(end) => Err(cut_off(end, &format!("{} of {}", grouped(received.bytes), in_bytes(length)))),
             }
         }
         Framing::Chunked => read_chunks(input, max_bytes, sink),
@@ -244,10 +244,10 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
         let received = copy(input, size, sink)?;
         total += received.bytes;
         if let Some(end) = received.ended {
-            return Err(cut_off(end, &format!("{} bytes, in the middle of a chunk", grouped(total))));
+            return Err(cut_off(end, &format!("{}, in the middle of a chunk,", in_bytes(total))));
         }
         if read_chunk_line(input, total, "the end of a chunk")? != b"\r\n" {
-            return Err(Fault::refused(400, format!("a chunk is longer than its size, {size} bytes, says")));
+            return Err(Fault::refused(400, format!("a chunk is longer than its size, {}, says", in_bytes(size))));
         }
     }
     let mut trailer_bytes = 0;
@@ -273,7 +273,7 @@ fn read_chunk_line(input: &mut impl BufRead, received: u64, what: &str) -> Resul
             Ok(available) => available,
             Err(Stop::Broken(error)) => return Err(Fault::Broken(error)),
             Err(Stop::Ended(end)) => {
-                return Err(cut_off(end, &format!("{} bytes, before {what}", grouped(received))));
+                return Err(cut_off(end, &format!("{}, before {what},", in_bytes(received))));
             }
         };
         let end = memchr::memchr(b'\n', available).map_or(available.len(), |at| at + 1);
@@ -354,7 +354,7 @@ fn cut_off(end: End, received: &str) -> Fault {
 }
 
 fn too_large(size: &str, max_bytes: u64) -> Fault {
-    let limit = grouped(max_bytes);
+    let limit = in_bytes(max_bytes);
     Fault::refused(413, format!("the body has {size} bytes; the limit is {limit} (see --max-upload)"))
 }
 
@@ -468,12 +468,22 @@ pub fn quoted(bytes: &[u8]) -> String {
     text + if bytes.len() > MAX_QUOTED_BYTES { "\"..." } else { "\"" }
 }
 
+/// What a client sent, as text. Bytes that are no UTF-8 come from clients that send Latin-1.
+pub fn to_text(bytes: &[u8]) -> String {
+    str::from_utf8(bytes).map_or_else(|_| bytes.iter().map(|byte| char::from(*byte)).collect(), str::to_owned)
+}
+
+/// 1234567 as 1,234,567 bytes.
+pub fn in_bytes(number: u64) -> String {
+    format!("{} {}", grouped(number), if number == 1 { "byte" } else { "bytes" })
+}
+
 /// 1234567 as 1,234,567.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.char_indices() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -1,10 +1,15 @@
-//! What happened: one event for each request and each failed connection, told on the console.
+//! What happened: one event for each request and each failed connection, told on the console, and with --record also as
+//! a line of JSON; at the end the checklist of what the client has done.
 
 use crate::console::Console;
-use crate::http1::{Head, grouped, quoted};
-use crate::reply::{Learnt, Part};
-use std::fmt::Write;
+use crate::http1::{Head, grouped, in_bytes, quoted, to_text};
+use crate::reply::{Learnt, Part, Step, json_object};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use time::{OffsetDateTime, UtcOffset};
 
@@ -12,6 +17,10 @@ pub struct Journal {
     console: Console,
     /// The user's time zone, as it was at the start.
     offset: UtcOffset,
+    /// journal.jsonl; `None` without --record, or once it could not be written.
+    file: Mutex<Option<File>>,
+    /// In the order of `STEPS`.
+    tallies: Mutex<[Tally; 3]>,
 }
 
 /// A request that got an answer, or at least the attempt of one.
@@ -22,8 +31,8 @@ pub struct RequestEvent {
     /// `None`: it was too malformed to be read.
     pub head: Option<Head>,
     pub status: u16,
+    /// Of the bodies.
     pub bytes_in: u64,
-    /// Of the body.
     pub bytes_out: u64,
     pub duration: Duration,
     /// Why the client did not get all of the answer, if so.
@@ -31,44 +40,137 @@ pub struct RequestEvent {
     pub learnt: Learnt,
 }
 
+/// How often a step was done, and how well.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    requests: u64,
+    with_findings: u64,
+    refused: u64,
+    incomplete: u64,
+}
+
 impl Journal {
-    pub fn open(console: Console) -> Journal {
+    pub fn open(console: Console, file: Option<File>) -> Journal {
         // Fails where the time zone cannot be told safely; then it is UTC.
         let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
-        Journal { console, offset }
+        Journal { console, offset, file: Mutex::new(file), tallies: Mutex::default() }
+    }
+
+    pub fn start(&self, url: &str) {
+        self.write("start", &[("version", json!(env!("CARGO_PKG_VERSION"))), ("url", json!(url))]);
     }
 
     pub fn request(&self, event: &RequestEvent) {
-        let RequestEvent { client, head, status, bytes_out, duration, learnt, .. } = event;
-        let bytes = grouped(*bytes_out);
-        let milliseconds = duration.as_secs_f64() * 1000.0;
-        let mut text = self.time_of_day();
-        match head {
-            Some(head) => {
-                write_to(&mut text, format_args!("  {}  {}  {status}", shown(&head.method), shown(&head.target)))
-            }
-            None => write_to(&mut text, format_args!("  {client}  {status}")),
-        }
-        write_to(&mut text, format_args!("  {bytes} bytes  {milliseconds:.1} ms"));
-        for sentence in learnt.error.iter().chain(&event.undelivered) {
-            write_to(&mut text, format_args!("  {sentence}"));
-        }
-        for part in &learnt.parts {
-            write_to(&mut text, format_args!("\n    {}", describe(part)));
-        }
-        for finding in learnt.findings.iter().filter(|finding| Some(&finding.sentence) != learnt.error.as_ref()) {
-            write_to(&mut text, format_args!("\n    note: {}", finding.sentence));
-        }
-        self.console.print(&text);
+        self.count(event);
+        self.print(event);
+        let RequestEvent { client, number, head, learnt, .. } = event;
+        let member = |value: fn(&Head) -> Value| head.as_ref().map_or(Value::Null, value);
+        let error = learnt.error.as_ref().or(event.undelivered.as_ref());
+        self.write(
+            "request",
+            &[
+                ("client", json!(client.to_string())),
+                ("request", json!(number)),
+                ("method", member(|head| json!(head.method))),
+                ("target", member(|head| json!(head.target))),
+                ("version", member(|head| json!(format!("HTTP/1.{}", head.minor_version)))),
+                (
+                    "headers",
+                    member(|head| head.headers.iter().map(|(name, value)| json!([name, to_text(value)])).collect()),
+                ),
+                ("status", json!(event.status)),
+                ("bytes_in", json!(event.bytes_in)),
+                ("bytes_out", json!(event.bytes_out)),
+                ("ms", json!(event.duration.as_micros() as f64 / 1000.0)),
+                ("delivered", json!(event.undelivered.is_none())),
+                ("parts", learnt.parts.iter().map(part_object).collect()),
+                ("findings", learnt.findings.iter().map(|finding| json!(finding.sentence)).collect()),
+                ("error", json!(error)),
+            ],
+        );
     }
 
     /// A connection that came to no request, or broke in one.
     pub fn connection(&self, client: SocketAddr, sentence: &str) {
         self.console.print(&format!("{}  {client}  {sentence}", self.time_of_day()));
+        self.write("connection", &[("client", json!(client.to_string())), ("error", json!(sentence))]);
     }
 
     pub fn warn(&self, sentence: &str) {
         self.console.print(&format!("{}  warning: {sentence}", self.time_of_day()));
+    }
+
+    /// The checklist: which of the three steps the client did.
+    pub fn stop(&self) {
+        let tallies = *self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = "\nWhat the client did:".to_owned();
+        let mut checklist = serde_json::Map::new();
+        for ((_, name), tally) in STEPS.iter().zip(tallies) {
+            let Tally { requests, with_findings, refused, incomplete } = tally;
+            let times = match requests {
+                0 => "never".to_owned(),
+                1 => "once".to_owned(),
+                _ => format!("{} times", grouped(requests)),
+            };
+            append(&mut text, format_args!("\n  {name:<9} {times}"));
+            for (count, what) in [(with_findings, "with findings"), (refused, "refused"), (incomplete, "not complete")]
+            {
+                if count > 0 {
+                    append(&mut text, format_args!(", {} {what}", grouped(count)));
+                }
+            }
+            let counts = json!({ "requests": requests, "with_findings": with_findings, "refused": refused, "incomplete": incomplete });
+            checklist.insert((*name).to_owned(), counts);
+        }
+        self.console.print(&text);
+        self.write("stop", &[("checklist", checklist.into())]);
+    }
+
+    fn count(&self, event: &RequestEvent) {
+        let step = event.learnt.step;
+        let is_answer = event.head.as_ref().is_some_and(|head| head.method != "HEAD");
+        let Some(index) = STEPS.iter().position(|(own, _)| Some(*own) == step && is_answer) else { return };
+        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let tally = &mut tallies[index];
+        tally.requests += 1;
+        tally.with_findings += u64::from(!event.learnt.findings.is_empty());
+        tally.refused += u64::from(event.status >= 400);
+        tally.incomplete += u64::from(event.undelivered.is_some());
+    }
+
+    fn print(&self, event: &RequestEvent) {
+        let RequestEvent { client, head, status, learnt, .. } = event;
+        let mut text = self.time_of_day();
+        match head {
+            Some(head) => append(&mut text, format_args!("  {}  {}", shown(&head.method), shown(&head.target))),
+            None => append(&mut text, format_args!("  {client}")),
+        }
+        let milliseconds = event.duration.as_secs_f64() * 1000.0;
+        append(&mut text, format_args!("  {status}  {}  {milliseconds:.1} ms", in_bytes(event.bytes_out)));
+        for sentence in learnt.error.iter().chain(&event.undelivered) {
+            append(&mut text, format_args!("  {sentence}"));
+        }
+        for part in &learnt.parts {
+            append(&mut text, format_args!("\n    {}", part_line(part)));
+        }
+        for finding in learnt.findings.iter().filter(|finding| Some(&finding.sentence) != learnt.error.as_ref()) {
+            append(&mut text, format_args!("\n    note: {}", finding.sentence));
+        }
+        self.console.print(&text);
+    }
+
+    /// One line of journal.jsonl, written at once, so that it is there whatever happens next.
+    fn write(&self, event: &str, members: &[(&str, Value)]) {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(open) = file.as_mut() else { return };
+        let now = OffsetDateTime::now_utc();
+        let (date, milliseconds) = (now.date(), now.millisecond());
+        let time = format!("{date}T{:02}:{:02}:{:02}.{milliseconds:03}Z", now.hour(), now.minute(), now.second());
+        let line = json_object(&[&[("time", json!(time)), ("event", json!(event))], members].concat());
+        if let Err(error) = open.write_all(format!("{line}\n").as_bytes()) {
+            self.warn(&format!("cannot write journal.jsonl any more: {error}"));
+            *file = None;
+        }
     }
 
     fn time_of_day(&self) -> String {
@@ -77,12 +179,24 @@ impl Journal {
     }
 }
 
-fn describe(part: &Part) -> String {
+fn part_line(part: &Part) -> String {
     let content =
         part.file_name.as_ref().or(part.value.as_ref()).map(|text| quoted(text.as_bytes())).unwrap_or_default();
-    let field = shown(&part.field);
     let content_type = part.content_type.as_deref().map_or_else(|| "no type".to_owned(), shown);
-    format!("{field}  {content}  {content_type}  {} bytes  sha256 {}", grouped(part.size_bytes), part.sha256)
+    let (field, bytes) = (shown(&part.field), in_bytes(part.size_bytes));
+    format!("{field}  {content}  {content_type}  {bytes}  sha256 {}", part.sha256)
+}
+
+fn part_object(part: &Part) -> Value {
+    json!({
+        "field": part.field,
+        "filename": part.file_name,
+        "content_type": part.content_type,
+        "bytes": part.size_bytes,
+        "sha256": part.sha256,
+        "value": part.value,
+        "saved": part.saved,
+    })
 }
 
 /// What a client sent, without the quotes where it needs none.
@@ -94,6 +208,8 @@ fn shown(text: &str) -> String {
     }
 }
 
-fn write_to(text: &mut String, arguments: std::fmt::Arguments) {
+fn append(text: &mut String, arguments: std::fmt::Arguments) {
     text.write_fmt(arguments).expect("writing to a String does not fail");
 }
+
+const STEPS: [(Step, &str); 3] = [(Step::Tasks, "tasks"), (Step::Download, "download"), (Step::Report, "report")];

@@ -38,8 +38,14 @@ fn main() -> ExitCode {
             console::print_failure(&sentence);
             return ExitCode::from(2);
         }
-        Ok(Wish::Help) => Ok(console::print_now(HELP)),
-        Ok(Wish::Version) => Ok(console::print_now(concat!("cleaner-test-server ", env!("CARGO_PKG_VERSION")))),
+        Ok(Wish::Help) => {
+            console::print_now(HELP);
+            Ok(())
+        }
+        Ok(Wish::Version) => {
+            console::print_now(concat!("cleaner-test-server ", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
         Ok(Wish::WriteData(folder)) => data::write_built_in(&folder).map(|told| console::print_now(&told.join("\n"))),
         Ok(Wish::Serve(options)) => run(options),
     };
@@ -73,12 +79,16 @@ fn run(options: Options) -> Result<(), Failure> {
         timeout: options.timeout,
         max_upload_bytes: options.max_upload_bytes,
         relay,
-        journal: Journal::open(console.clone()),
+        journal: Journal::open(console.clone(), record.as_ref().map(Record::journal).transpose()?),
         traffic: Traffic::default(),
     });
 
     stop_on_signal(&proxy, &requests)?;
+    if options.exit_on_stdin_close {
+        stop_on_stdin_close(&proxy, &requests)?;
+    }
     console.print(&banner(&url, &addresses, &data, &tls.trust)?);
+    proxy.journal.start(&url);
     for listener in listeners {
         let proxy = Arc::clone(&proxy);
         start_thread("accept", move || proxy.accept_all(&listener))?;
@@ -86,13 +96,14 @@ fn run(options: Options) -> Result<(), Failure> {
     if let Some(record) = &record {
         record.write_ready(&url, addresses[0].port(), tls.ca_path.as_deref())?;
     }
-    Server { data, handover, strict: options.strict, url }.serve(&requests);
+    let reports = record.as_ref().map(Record::reports);
+    Server { data, handover, strict: options.strict, reports, url }.serve(&requests);
 
+    proxy.journal.stop();
     let removed = record.as_ref().map_or(Ok(()), Record::remove_ready);
     if let Err(error) = removed {
         console.print(&format!("warning: cannot remove ready.json: {error}"));
     }
-    console.print("stopped");
     console.flush();
     Ok(())
 }
@@ -169,15 +180,27 @@ fn banner(url: &str, addresses: &[SocketAddr], data: &Data, trust: &str) -> Resu
     Ok(banner)
 }
 
-/// Ctrl+C, SIGTERM, SIGHUP, or the console window closed: answers on their way are finished, then the loop ends.
+/// Ctrl+C, SIGTERM, SIGHUP, or the console window closed.
 fn stop_on_signal(proxy: &Arc<Proxy>, requests: &Arc<tiny_http::Server>) -> Result<(), Failure> {
     let (proxy, requests) = (Arc::clone(proxy), Arc::clone(requests));
-    let stop = move || {
-        proxy.finish();
-        requests.unblock();
-    };
-    ctrlc::set_handler(stop)
+    ctrlc::set_handler(move || stop(&proxy, &requests))
         .map_err(|error| Failure::new(format!("cannot watch for Ctrl+C: {error}"), "start it from another shell"))
+}
+
+/// Standard input closes when the program that started this one ends, however it ends.
+fn stop_on_stdin_close(proxy: &Arc<Proxy>, requests: &Arc<tiny_http::Server>) -> Result<(), Failure> {
+    let (proxy, requests) = (Arc::clone(proxy), Arc::clone(requests));
+    start_thread("stdin", move || {
+        // An error is an end too: nothing can come from there any more.
+        io::copy(&mut io::stdin(), &mut io::sink()).ok();
+        stop(&proxy, &requests);
+    })
+}
+
+/// Answers on their way are finished, then the loop ends.
+fn stop(proxy: &Proxy, requests: &tiny_http::Server) {
+    proxy.finish();
+    requests.unblock();
 }
 
 fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ pub struct Options {
     pub strict: bool,
     pub timeout: Duration,
     pub max_upload_bytes: u64,
+    pub exit_on_stdin_close: bool,
 }
 
 /// What the command line asks for.
@@ -40,6 +41,7 @@ impl Wish {
             strict: false,
             timeout: Duration::from_secs(30),
             max_upload_bytes: 1 << 30,
+            exit_on_stdin_close: false,
         };
         let (mut certificate, mut key) = (None, None);
         let mut parser = lexopt::Parser::from_args(arguments);
@@ -59,6 +61,7 @@ impl Wish {
                     options.timeout = Duration::from_secs(number(&mut parser, "--timeout", 1, MAX_TIMEOUT_SECONDS)?);
                 }
                 Long("max-upload") => options.max_upload_bytes = size(&text(&mut parser, "--max-upload")?)?,
+                Long("exit-on-stdin-close") => options.exit_on_stdin_close = true,
                 Long("help") | Short('h') => return Ok(Wish::Help),
                 Long("version") | Short('V') => return Ok(Wish::Version),
                 Long(name) => return Err(unknown(&format!("--{name}"))),
@@ -121,7 +124,7 @@ fn sentence(error: lexopt::Error) -> String {
 }
 
 /// All there are, for the nearest to a mistyped one.
-const OPTIONS: [&str; 13] = [
+const OPTIONS: [&str; 14] = [
     "--port",
     "--host",
     "--http",
@@ -133,6 +136,7 @@ const OPTIONS: [&str; 13] = [
     "--strict",
     "--timeout",
     "--max-upload",
+    "--exit-on-stdin-close",
     "--help",
     "--version",
 ];
@@ -142,27 +146,28 @@ const MAX_TIMEOUT_SECONDS: u64 = 86_400;
 
 pub const HELP: &str = "\
 A local HTTPS test server with the three answers of the cleaner API, for people who write clients.
+It checks nothing unless asked to: a client's mistakes are notes on the console, and with --strict
+they are refused as a strict server would refuse them, with what was expected and what was received.
 
-Usage: cleaner-test-server [options]
+Usage: cleaner-test-server [OPTIONS]
 
-It answers GET /xyz/api/cleaner/tasks, GET /xyz/api/cleaner/tasks/download?id=N and POST
-/xyz/api/cleaner/tasks/report as the production server would, checks nothing unless asked to,
-and prints what each client did. Started without options it serves the built-in data, or the
-folder \"data\" beside the program, at https://localhost:5000. It is for tests only.
+Without options it serves the folder \"data\" beside the program, or else the data built into it, at
+https://localhost:5000. It is for tests only, never for production.
 
-  --port N          listen on port N, 0 for any free one (5000)
-  --host ADDRESS    listen on this address instead of 127.0.0.1 and ::1
-  --http            speak plain HTTP instead of HTTPS
-  --cert FILE       PEM certificate chain to use instead of one made for this run
-  --key FILE        PEM private key of --cert
-  --data DIR        serve the files of this folder
-  --write-data DIR  write the built-in files there, to be changed and served, and end
-  --record DIR      keep in this folder what clients need to start and what happened:
-                    ready.json, certificate.pem
-  --strict          refuse what a strict server would refuse, instead of only noting it
-  --timeout SECONDS give up on a client that is silent for so long (30)
-  --max-upload SIZE refuse reports larger than this, in bytes or as 200M, 4G (1G)
-  --help            print this text, and end
-  --version         print the version, and end
+  --port N               listen on port N, 0 for any free one [5000]
+  --host ADDRESS         listen on this address instead of 127.0.0.1 and ::1
+  --http                 speak plain HTTP instead of HTTPS
+  --cert FILE            use this certificate chain (PEM) instead of one made for the run
+  --key FILE             the private key (PEM) of --cert
+  --data DIR             serve the files of this folder
+  --write-data DIR       write the built-in files into this folder, to be changed and served, and end
+  --record DIR           keep in this folder what a client needs and what it did: ready.json,
+                         certificate.pem, journal.jsonl, reports/
+  --strict               refuse what a strict server would refuse, instead of only noting it
+  --timeout SECONDS      give up on a client that is silent for so long [30]
+  --max-upload SIZE      refuse a report larger than this, in bytes or as 200M, 4G [1G]
+  --exit-on-stdin-close  stop when standard input closes, as it does when the starting program ends
+  --help                 print this text, and end
+  --version              print the version, and end
 
 Exit codes: 0 stopped, 1 could not start, 2 wrong usage.";

@@ -2,6 +2,7 @@
 //! `filename`, cuts a quoted name at a semicolon, does not know `filename*` and refuses bytes that are no UTF-8. So they
 //! are read here, on the way to it, and it gets plain ones in their place; cutting the upload into parts stays with it.
 
+use crate::http1::to_text;
 use memchr::memmem;
 use percent_encoding::percent_decode;
 use std::cell::RefCell;
@@ -21,7 +22,7 @@ impl PartHead {
     }
 
     pub fn field(&self) -> Option<String> {
-        self.disposition("name").map(to_text)
+        self.disposition("name").map(|value| to_text(&value))
     }
 
     /// `filename*` says it better where both are there (RFC 6266, 4.3).
@@ -30,11 +31,11 @@ impl PartHead {
             let encoded = value.splitn(3, |byte| *byte == b'\'').nth(2)?;
             Some(percent_decode(encoded).collect())
         });
-        extended.or_else(|| self.disposition("filename")).map(to_text)
+        extended.or_else(|| self.disposition("filename")).map(|value| to_text(&value))
     }
 
     pub fn content_type(&self) -> Option<String> {
-        self.header("content-type").map(|value| to_text(value.to_vec()))
+        self.header("content-type").map(to_text)
     }
 
     fn disposition(&self, name: &str) -> Option<Vec<u8>> {
@@ -93,11 +94,6 @@ fn parameter_value(rest: &[u8]) -> (Vec<u8>, &[u8]) {
 
 fn behind_semicolon(bytes: &[u8]) -> Option<&[u8]> {
     memchr::memchr(b';', bytes).map(|at| &bytes[at + 1..])
-}
-
-/// Bytes that are no UTF-8 come from clients that send in Latin-1.
-fn to_text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| error.as_bytes().iter().map(|byte| char::from(*byte)).collect())
 }
 
 /// Hands a multipart body on, with a stand-in for the header lines of each part, which it keeps.

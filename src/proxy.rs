@@ -179,7 +179,11 @@ impl Proxy {
             Ok(head) if busy.is_stopping => (Some(head), Err(Fault::refused(503, "the server is stopping"))),
             Ok(head) if is_crowded => (Some(head), Err(Fault::refused(503, CROWDED))),
             Ok(head) => {
-                let outcome = self.answer(input, &head, number, &mut bytes_in);
+                let memory_bytes = if busy.count <= MAX_MEMORY_BODIES { MAX_MEMORY_BYTES } else { 0 };
+                let mut body = SpooledTempFile::new(memory_bytes);
+                let outcome = self.answer(input, &head, number, &mut body);
+                // Both after reading and after passing it on, that is how much there is.
+                bytes_in = body.stream_position().unwrap_or_default();
                 (Some(head), outcome)
             }
             Err(Fault::Refused { status, sentence, head }) => {
@@ -223,25 +227,22 @@ impl Proxy {
         goes_on
     }
 
-    /// Reads the body, to memory or to a temporary file, and has the loop answer.
+    /// Reads the body into `body`, and has the loop answer.
     fn answer(
         &self,
         input: &mut BufReader<Link>,
         head: &Head,
         number: u64,
-        bytes_in: &mut u64,
+        body: &mut SpooledTempFile,
     ) -> Result<Reply, Fault> {
         http1::check_size(head.framing, self.max_upload_bytes)?;
         if head.expects_continue && input.buffer().is_empty() {
             let link = input.get_mut();
             link.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").and_then(|()| link.flush()).map_err(Fault::Broken)?;
         }
-        let mut body = SpooledTempFile::new(MAX_MEMORY_BYTES);
-        let read = http1::read_body(input, head.framing, self.max_upload_bytes, &mut body);
-        *bytes_in = body.stream_position().map_err(Fault::NotStored)?;
-        read?;
+        let bytes = http1::read_body(input, head.framing, self.max_upload_bytes, body)?;
         body.rewind().map_err(Fault::NotStored)?;
-        let reply = self.relay.ask(number, head, &mut body, *bytes_in);
+        let reply = self.relay.ask(number, head, body, bytes);
         reply.map_err(|error| Fault::refused(500, format!("the request was read, but could not be answered: {error}")))
     }
 
@@ -515,6 +516,8 @@ struct Busy<'a> {
     traffic: &'a Traffic,
     /// Counted from 1.
     number: u64,
+    /// Requests there were with this one.
+    count: usize,
     is_stopping: bool,
 }
 
@@ -523,7 +526,8 @@ impl Traffic {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.seen += 1;
         requests.busy += 1;
-        Busy { traffic: self, number: requests.seen, is_stopping: requests.is_stopping }
+        let Requests { seen, busy, is_stopping } = *requests;
+        Busy { traffic: self, number: seen, count: busy, is_stopping }
     }
 }
 
@@ -555,6 +559,8 @@ const BUFFER_BYTES: usize = 16 * 1024;
 const FILE_BUFFER_BYTES: usize = 64 * 1024;
 /// A larger body goes to a temporary file.
 const MAX_MEMORY_BYTES: usize = 1024 * 1024;
+/// While so many requests are being answered, the bodies of further ones go to temporary files whatever their size.
+const MAX_MEMORY_BODIES: usize = 16;
 /// The first byte of a TLS handshake (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 const SERVER: &str = concat!("cleaner-test-server/", env!("CARGO_PKG_VERSION"));

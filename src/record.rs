@@ -1,23 +1,46 @@
-//! The folder of --record: what a client needs to start (ready.json, certificate.pem).
+//! The folder of --record: ready.json and certificate.pem for a client to start with, journal.jsonl (journal.rs writes
+//! it), and the uploaded files in reports/.
 
 use crate::console::Failure;
 use crate::reply::json_object;
 use serde_json::json;
-use std::fs;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 pub struct Record {
     folder: PathBuf,
+    /// Locked for as long as the program runs.
+    _lock: File,
 }
 
 impl Record {
-    /// Makes the folder where it is missing, and removes the ready.json that a killed server has left there.
+    /// Makes the folder where it is missing, makes sure that no other server has it, and removes the ready.json that a
+    /// killed server has left there.
     pub fn open(folder: PathBuf) -> Result<Record, Failure> {
-        let opened = fs::create_dir_all(&folder).and_then(|()| remove(&folder.join(READY)));
-        opened.map_err(|error| unusable(&folder, &error))?;
-        Ok(Record { folder })
+        let lock = fs::create_dir_all(folder.join(REPORTS)).and_then(|()| File::create(folder.join(LOCK)));
+        let lock = lock.map_err(|error| unusable(&folder, &error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let what = format!("another cleaner-test-server records into {}", folder.display());
+                return Err(Failure::new(what, "stop it, or name another folder with --record"));
+            }
+            Err(TryLockError::Error(error)) => return Err(unusable(&folder, &error)),
+        }
+        remove(&folder.join(READY)).map_err(|error| unusable(&folder, &error))?;
+        Ok(Record { folder, _lock: lock })
+    }
+
+    /// journal.jsonl, to be continued.
+    pub fn journal(&self) -> Result<File, Failure> {
+        let opened = OpenOptions::new().append(true).create(true).open(self.folder.join("journal.jsonl"));
+        opened.map_err(|error| unusable(&self.folder, &error))
+    }
+
+    pub fn reports(&self) -> Reports {
+        Reports { folder: self.folder.join(REPORTS) }
     }
 
     /// The CA to trust. Returns the file's path.
@@ -54,6 +77,55 @@ impl Record {
     }
 }
 
+/// Where uploaded files are kept.
+pub struct Reports {
+    folder: PathBuf,
+}
+
+impl Reports {
+    /// A file that goes away again unless it is kept.
+    pub fn begin(&self) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new().prefix(".incoming-").tempfile_in(&self.folder)
+    }
+
+    /// Gives it the name that the client sent, as far as that is safe; with a number where the name is taken.
+    pub fn keep(&self, mut file: NamedTempFile, sent_name: &str) -> io::Result<PathBuf> {
+        let name = safe_name(sent_name);
+        let (stem, extension) =
+            name.rsplit_once('.').map_or((name.as_str(), String::new()), |(stem, rest)| (stem, format!(".{rest}")));
+        for number in 1.. {
+            let path = match number {
+                1 => self.folder.join(&name),
+                _ => self.folder.join(format!("{stem}-{number}{extension}")),
+            };
+            match file.persist_noclobber(&path) {
+                Ok(_) => return Ok(path),
+                Err(error) if error.error.kind() == ErrorKind::AlreadyExists => file = error.file,
+                Err(error) => return Err(error.error),
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+}
+
+/// A name that means a plain file in its folder on every system: no path, nothing that Windows forbids or reserves
+/// (Microsoft, "Naming Files, Paths, and Namespaces"), not hidden, not too long.
+fn safe_name(sent: &str) -> String {
+    let last = sent.rsplit(['/', '\\']).next().unwrap_or_default();
+    let is_safe = |character: &char| character.is_alphanumeric() || " -_.,+()[]@=".contains(*character);
+    let name: String = last.chars().map(|character| if is_safe(&character) { character } else { '_' }).collect();
+    let name = name.trim_start_matches(['.', ' ']).trim_end_matches(['.', ' ']);
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+    let device = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let is_device = DEVICES.contains(&device.as_str())
+        || ((device.starts_with("COM") || device.starts_with("LPT")) && device.chars().count() == 4);
+    let prefix = if is_device || stem.is_empty() { "file-" } else { "" };
+    let stem: String = stem.chars().take(MAX_STEM_CHARACTERS).collect();
+    let extension: String = extension.chars().take(MAX_EXTENSION_CHARACTERS).collect();
+    let dot = if extension.is_empty() { "" } else { "." };
+    format!("{prefix}{stem}{dot}{extension}")
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -67,3 +139,9 @@ fn unusable(folder: &Path, error: &io::Error) -> Failure {
 }
 
 const READY: &str = "ready.json";
+const LOCK: &str = ".lock";
+const REPORTS: &str = "reports";
+const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
+/// File systems allow 255 bytes, and a character takes up to four; a number may still be added.
+const MAX_STEM_CHARACTERS: usize = 50;
+const MAX_EXTENSION_CHARACTERS: usize = 10;

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// An answer to one request.
@@ -66,6 +67,8 @@ pub struct Part {
     pub sha256: String,
     /// The beginning of a text field.
     pub value: Option<String>,
+    /// Where the file has been kept.
+    pub saved: Option<PathBuf>,
 }
 
 impl Reply {

@@ -4,16 +4,18 @@
 use crate::data::Data;
 use crate::http1::quoted;
 use crate::parts::{PartHead, PartHeads, parameter};
+use crate::record::Reports;
 use crate::reply::{Finding, Part, Reply, Step};
 use crate::server::Request;
 use crate::tasks::check_id;
 use multipart::server::Multipart;
 use ring::digest::{Context, SHA256};
-use std::io::{self, BufRead, ErrorKind};
+use std::io::{self, BufRead, ErrorKind, Write};
+use tempfile::NamedTempFile;
 
-pub fn upload_report(request: &mut Request, data: &Data) -> Result<Reply, String> {
+pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
     let content_type = request.header("Content-Type").map(str::to_owned);
-    let mut report = Report::default();
+    let mut report = Report { reports, ..Report::default() };
     match boundary(content_type.as_deref()) {
         Ok(boundary) => report.read(request, &boundary),
         Err(finding) => report.findings.push(finding),
@@ -22,7 +24,10 @@ pub fn upload_report(request: &mut Request, data: &Data) -> Result<Reply, String
     if id.is_some() {
         report.findings.extend(check_id(id, data)?);
     }
-    let mut reply = Reply::json(data.report(id)?);
+    let mut reply = match report.not_saved {
+        None => Reply::json(data.report(id)?),
+        Some(sentence) => Reply::error(507, sentence),
+    };
     reply.learnt.step = Some(Step::Report);
     reply.learnt.parts = report.parts;
     reply.learnt.findings = report.findings;
@@ -31,14 +36,20 @@ pub fn upload_report(request: &mut Request, data: &Data) -> Result<Reply, String
 
 /// What came in.
 #[derive(Default)]
-struct Report {
+struct Report<'a> {
+    /// Where its files are to be kept.
+    reports: Option<&'a Reports>,
+    /// The files so far: each with the index of its part.
+    files: Vec<(usize, NamedTempFile)>,
+    /// Why they cannot be kept.
+    not_saved: Option<String>,
     parts: Vec<Part>,
     findings: Vec<Finding>,
     /// The value of a text field `id`.
     id: Option<String>,
 }
 
-impl Report {
+impl Report<'_> {
     fn read(&mut self, request: &mut Request, boundary: &str) {
         let source = PartHeads::new(request.body(), boundary);
         let heads = source.heads();
@@ -63,27 +74,33 @@ impl Report {
                 break Err(error);
             }
         };
-        if let Err(error) = ended {
-            self.note_broken(&error, boundary);
+        match ended {
+            Ok(()) => self.keep_files(),
+            Err(error) => self.note_broken(&error, boundary),
         }
         self.check_files();
     }
 
     fn read_part(&mut self, head: &PartHead, data: &mut impl BufRead) -> io::Result<()> {
         let (mut digest, mut size_bytes, mut beginning) = (Context::new(&SHA256), 0, Vec::new());
+        let file_name = head.file_name();
+        let mut file = self.begin_file(file_name.is_some());
         loop {
             let piece = data.fill_buf()?;
             if piece.is_empty() {
                 break;
             }
             digest.update(piece);
+            if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(piece)) {
+                self.note_not_saved(&error);
+                file = None;
+            }
             beginning.extend(piece.iter().take(MAX_VALUE_CHARACTERS * 4 - beginning.len()));
             let length = piece.len();
             size_bytes += length as u64;
             data.consume(length);
         }
         let number = self.parts.len() + 1;
-        let file_name = head.file_name();
         let text = String::from_utf8_lossy(&beginning).chars().take(MAX_VALUE_CHARACTERS).collect();
         let value = file_name.is_none().then_some(text);
         let field = head.field().unwrap_or_else(|| {
@@ -100,8 +117,32 @@ impl Report {
             self.id.clone_from(&value);
         }
         let sha256 = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.parts.push(Part { field, file_name, content_type: head.content_type(), size_bytes, sha256, value });
+        self.files.extend(file.map(|file| (self.parts.len(), file)));
+        let content_type = head.content_type();
+        self.parts.push(Part { field, file_name, content_type, size_bytes, sha256, value, saved: None });
         Ok(())
+    }
+
+    fn begin_file(&mut self, is_file: bool) -> Option<NamedTempFile> {
+        let reports = self.reports.filter(|_| is_file && self.not_saved.is_none())?;
+        reports.begin().map_err(|error| self.note_not_saved(&error)).ok()
+    }
+
+    /// Called when the report has come whole; the files of another go away by themselves.
+    fn keep_files(&mut self) {
+        for (index, file) in std::mem::take(&mut self.files) {
+            let Some(reports) = self.reports.filter(|_| self.not_saved.is_none()) else { return };
+            match reports.keep(file, self.parts[index].file_name.as_deref().unwrap_or_default()) {
+                Ok(path) => self.parts[index].saved = Some(path),
+                Err(error) => self.note_not_saved(&error),
+            }
+        }
+    }
+
+    fn note_not_saved(&mut self, error: &io::Error) {
+        let sentence = format!("the report came, but cannot be kept in the folder of --record: {error}");
+        self.not_saved = Some(sentence.clone());
+        self.note(507, sentence, "room in the folder", &error.to_string());
     }
 
     fn note_broken(&mut self, error: &io::Error, boundary: &str) {

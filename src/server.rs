@@ -5,6 +5,7 @@
 use crate::data::Data;
 use crate::download::download_tools;
 use crate::http1::quoted;
+use crate::record::Reports;
 use crate::relay::REQUEST_NUMBER;
 use crate::reply::{Body, Finding, Handover, Reply};
 use crate::report::upload_report;
@@ -18,6 +19,8 @@ pub struct Server {
     pub data: Data,
     pub handover: std::sync::Arc<Handover>,
     pub strict: bool,
+    /// Where uploaded files are kept, if they are.
+    pub reports: Option<Reports>,
     /// For the endpoints that a 404 lists, e.g. `https://localhost:5000`.
     pub url: String,
 }
@@ -58,7 +61,7 @@ impl Server {
         match (method.as_str(), request.path.as_str()) {
             ("GET" | "HEAD", TASKS) => get_tasks(&self.data),
             ("GET" | "HEAD", DOWNLOAD) => download_tools(request, &self.data),
-            ("POST", REPORT) => upload_report(request, &self.data),
+            ("POST", REPORT) => upload_report(request, &self.data, self.reports.as_ref()),
             ("OPTIONS", TASKS | DOWNLOAD) => Ok(Reply::empty(200).with("Allow", READING)),
             ("OPTIONS", REPORT) => Ok(Reply::empty(200).with("Allow", WRITING)),
             (_, TASKS | DOWNLOAD) => Ok(wrong_method(&method, READING)),
