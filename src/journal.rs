@@ -15,8 +15,8 @@ use time::{OffsetDateTime, UtcOffset};
 
 pub struct Journal {
     console: Console,
-    /// The user's time zone, as it was at the start.
-    offset: UtcOffset,
+    /// Of the user; for the console.
+    time_zone: UtcOffset,
     /// journal.jsonl; `None` without --record, or once it could not be written.
     file: Mutex<Option<File>>,
     /// In the order of `STEPS`.
@@ -50,10 +50,8 @@ struct Tally {
 }
 
 impl Journal {
-    pub fn open(console: Console, file: Option<File>) -> Journal {
-        // Fails where the time zone cannot be told safely; then it is UTC.
-        let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
-        Journal { console, offset, file: Mutex::new(file), tallies: Mutex::default() }
+    pub fn open(console: Console, time_zone: UtcOffset, file: Option<File>) -> Journal {
+        Journal { console, time_zone, file: Mutex::new(file), tallies: Mutex::default() }
     }
 
     pub fn start(&self, url: &str) {
@@ -174,7 +172,7 @@ impl Journal {
     }
 
     fn time_of_day(&self) -> String {
-        let now = OffsetDateTime::now_utc().to_offset(self.offset);
+        let now = OffsetDateTime::now_utc().to_offset(self.time_zone);
         format!("{:02}:{:02}:{:02}", now.hour(), now.minute(), now.second())
     }
 }

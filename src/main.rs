@@ -1,4 +1,43 @@
-//! crate doc
+//! A local HTTPS test server with the three answers of the cleaner API, for people who write clients for it.
+//!
+//! ```text
+//!            a thread for each client: proxy.rs              one loop for all: server.rs
+//!
+//! client ==TLS==> accept; handshake, or say why not
+//!                 read ONE WHOLE request (http1.rs)
+//!                 hand it over (relay.rs)  ---- loopback --->  tiny_http, match on method and path
+//!                                                              tasks.rs | download.rs | report.rs
+//!        <======= send the answer, a file from disk  <-------  reply.rs
+//!                 tell it: console and journal (journal.rs)
+//! ```
+//!
+//! # It answers one request at a time
+//!
+//! The loop is a single thread, and its handlers are plain, blocking, sequential code. It never waits for a client: a
+//! request is complete before the loop sees it, and files are sent by the thread of the client that asked for them.
+//!
+//! # tiny_http never meets a client
+//!
+//! It speaks to the proxy alone. Its own TLS is a version of rustls that seven bytes can keep busy for ever
+//! (RUSTSEC-2024-0336); it reserves as much memory as a Content-Length claims, drops connections without a word, and
+//! lets a client that stalls hold up all others. None of that can be reached through the proxy, which passes on only
+//! whole, well-formed requests of limited size.
+//!
+//! # Other users of the machine
+//!
+//! They can connect to the server's port and send requests, as everybody who reaches it can; nobody is asked for a
+//! password. They cannot reach the loop: its own loopback listener, on a port chosen by the system, is closed as soon as
+//! the proxy has its few connections, within a millisecond or so. Somebody who connects in that moment could end the
+//! program or ask the loop for answers, but never gets at requests or answers of others.
+//!
+//! # It keeps nothing unless told to
+//!
+//! A body over 1 MiB waits in a temporary file that the system removes. Only --record writes anything that stays.
+//!
+//! # Where to read on
+//!
+//! `run` below; then options, data, server, tasks, download, report with parts, reply; then what carries them: proxy,
+//! http1, relay, listen, certificate; then what is told: journal, record, console.
 
 mod certificate;
 mod console;
@@ -31,6 +70,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use time::UtcOffset;
 
 fn main() -> ExitCode {
     let done = match Wish::parse(std::env::args_os().skip(1)) {
@@ -60,6 +100,8 @@ fn main() -> ExitCode {
 
 /// A server from its start to its end. The order matters: nothing is promised (ready.json, the banner) before it holds.
 fn run(options: Options) -> Result<(), Failure> {
+    // Before there is a second thread: later the system's time zone cannot be asked for safely. UTC where it fails.
+    let time_zone = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
     let data = Data::open(options.data)?;
     let record = options.record.map(Record::open).transpose()?;
     let tls = Tls::prepare(options.http, options.certificate, options.host.as_deref(), record.as_ref())?;
@@ -79,7 +121,7 @@ fn run(options: Options) -> Result<(), Failure> {
         timeout: options.timeout,
         max_upload_bytes: options.max_upload_bytes,
         relay,
-        journal: Journal::open(console.clone(), record.as_ref().map(Record::journal).transpose()?),
+        journal: Journal::open(console.clone(), time_zone, record.as_ref().map(Record::journal).transpose()?),
         traffic: Traffic::default(),
     });
 
