@@ -14,8 +14,8 @@ use time::{Duration, OffsetDateTime};
 
 /// A certificate for this run, and the CA to trust for it, as PEM. The CA's key is gone when this returns: nobody can
 /// make another certificate that those who trust the CA would accept.
-pub fn make(host: Option<&str>) -> Result<(Arc<ServerConfig>, String), Failure> {
-    let made = make_pair(&names(host)).map_err(|error| error.to_string());
+pub fn make(names: &[String]) -> Result<(Arc<ServerConfig>, String), Failure> {
+    let made = make_pair(names).map_err(|error| error.to_string());
     let (chain, key, ca_pem) = made.map_err(|error| {
         Failure::new(format!("cannot make a certificate: {error}"), "give one with --cert and --key, or use --http")
     })?;
@@ -98,7 +98,7 @@ fn make_pair(names: &[String]) -> Result<Made, rcgen::Error> {
 }
 
 /// What a client on this machine or beside it may call the server.
-fn names(host: Option<&str>) -> Vec<String> {
+pub fn names(host: Option<&str>) -> Vec<String> {
     let mut names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
     let machine = gethostname::gethostname().into_string().ok();
     for name in machine.into_iter().chain(host.map(str::to_owned)) {

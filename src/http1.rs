@@ -33,8 +33,6 @@ pub enum Framing {
 pub enum Fault {
     /// What was sent cannot be accepted; the client can still be told so.
     Refused { status: u16, sentence: String, head: Option<Box<Head>> },
-    /// The connection is broken.
-    Broken(io::Error),
     /// The body could not be stored; the client can be told so.
     NotStored(io::Error),
 }
@@ -53,6 +51,16 @@ impl Head {
 
     fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.headers.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
+    }
+
+    /// The target without the scheme and host that clients of a proxy put before it (RFC 9112, 3.2.2).
+    pub fn origin_form(&self) -> &str {
+        let target = self.target.as_str();
+        let before_query = target.split(['?', '#']).next().unwrap_or_default();
+        match before_query.find("://").filter(|at| !before_query[..*at].contains('/')) {
+            Some(at) => target[at + 3..].find(['/', '?', '#']).map_or("/", |end| &target[at + 3 + end..]),
+            None => target,
+        }
     }
 
     /// Whether one of the comma-separated words of a header is `word`.
@@ -78,7 +86,10 @@ pub fn read_head(input: &mut impl BufRead) -> Result<Option<Head>, Fault> {
                 let sentence = format!("the head did not end in time: {seen} came, but not the empty line");
                 return Err(Fault::refused(408, sentence));
             }
-            Err(error) => return Err(Fault::Broken(error)),
+            Err(_) if bytes.is_empty() => return Ok(None),
+            Err(error) => {
+                return Err(Fault::refused(400, format!("the connection broke in the middle of the head: {error}")));
+            }
         };
         if bytes.is_empty() {
             // RFC 9112, 2.2: empty lines before a request are skipped.
@@ -226,7 +237,8 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
     loop {
         let line = read_chunk_line(input, total, "the size of a chunk")?;
         let size = match httparse::parse_chunk_size(&line) {
-            Ok(httparse::Status::Complete((_, size))) => size,
+            // httparse takes no digits at all for zero.
+            Ok(httparse::Status::Complete((_, size))) if line[0].is_ascii_hexdigit() => size,
             _ => {
                 let sentence = format!(
                     "{} is not the size of a chunk, which is a hexadecimal number",
@@ -271,8 +283,7 @@ fn read_chunk_line(input: &mut impl BufRead, received: u64, what: &str) -> Resul
     loop {
         let available = match next(input) {
             Ok(available) => available,
-            Err(Stop::Broken(error)) => return Err(Fault::Broken(error)),
-            Err(Stop::Ended(end)) => {
+            Err(end) => {
                 return Err(cut_off(end, &format!("{}, before {what},", in_bytes(received))));
             }
         };
@@ -307,11 +318,7 @@ struct Copied {
 enum End {
     Closed,
     Silent,
-}
-
-enum Stop {
-    Ended(End),
-    Broken(io::Error),
+    Broken,
 }
 
 fn copy(input: &mut impl BufRead, length: u64, sink: &mut impl Write) -> Result<Copied, Fault> {
@@ -319,8 +326,7 @@ fn copy(input: &mut impl BufRead, length: u64, sink: &mut impl Write) -> Result<
     while left > 0 {
         let available = match next(input) {
             Ok(available) => available,
-            Err(Stop::Ended(end)) => return Ok(Copied { bytes: length - left, ended: Some(end) }),
-            Err(Stop::Broken(error)) => return Err(Fault::Broken(error)),
+            Err(end) => return Ok(Copied { bytes: length - left, ended: Some(end) }),
         };
         let piece = available.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         sink.write_all(&available[..piece]).map_err(Fault::NotStored)?;
@@ -330,23 +336,24 @@ fn copy(input: &mut impl BufRead, length: u64, sink: &mut impl Write) -> Result<
     Ok(Copied { bytes: length, ended: None })
 }
 
-fn next(input: &mut impl BufRead) -> Result<&[u8], Stop> {
+fn next(input: &mut impl BufRead) -> Result<&[u8], End> {
     // The borrow checker does not let a loop return what `fill_buf` lends; hence first the check, then the loan.
     loop {
         match input.fill_buf() {
-            Ok([]) => return Err(Stop::Ended(End::Closed)),
+            Ok([]) => return Err(End::Closed),
             Ok(_) => break,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if is_timeout(&error) => return Err(Stop::Ended(End::Silent)),
-            Err(error) => return Err(Stop::Broken(error)),
+            Err(error) if is_timeout(&error) => return Err(End::Silent),
+            Err(_) => return Err(End::Broken),
         }
     }
-    input.fill_buf().map_err(Stop::Broken)
+    input.fill_buf().map_err(|_| End::Broken)
 }
 
 fn cut_off(end: End, received: &str) -> Fault {
     match end {
         End::Closed => Fault::refused(400, format!("the client closed the connection after {received} of the body")),
+        End::Broken => Fault::refused(400, format!("the connection broke after {received} of the body")),
         End::Silent => {
             Fault::refused(408, format!("the body did not come in time: the client fell silent after {received}"))
         }

@@ -37,7 +37,7 @@
 //! # Where to read on
 //!
 //! `run` below; then options, data, server, tasks, download, report with parts, reply; then what carries them: proxy,
-//! http1, relay, listen, certificate; then what is told: journal, record, console.
+//! link, http1, relay, listen, certificate; then what is told: journal, record, console.
 
 mod certificate;
 mod console;
@@ -45,6 +45,7 @@ mod data;
 mod download;
 mod http1;
 mod journal;
+mod link;
 mod listen;
 mod options;
 mod parts;
@@ -59,6 +60,7 @@ mod tasks;
 use console::{Console, Failure};
 use data::Data;
 use journal::Journal;
+use link::Tls;
 use options::{HELP, Options, Wish};
 use proxy::{Proxy, Traffic};
 use record::Record;
@@ -102,9 +104,9 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<(), Failure> {
     // Before there is a second thread: later the system's time zone cannot be asked for safely. UTC where it fails.
     let time_zone = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
-    let data = Data::open(options.data)?;
-    let record = options.record.map(Record::open).transpose()?;
-    let tls = Tls::prepare(options.http, options.certificate, options.host.as_deref(), record.as_ref())?;
+    let data = Data::open(options.data.clone())?;
+    let record = options.record.clone().map(Record::open).transpose()?;
+    let security = Security::prepare(&options, record.as_ref())?;
     let listeners = listen::listen(options.host.as_deref(), options.port)?;
     let addresses = addresses(&listeners)?;
     let url = url(options.http, options.host.as_deref(), addresses[0].port());
@@ -116,7 +118,7 @@ fn run(options: Options) -> Result<(), Failure> {
     })?;
     let requests = Arc::new(requests);
     let proxy = Arc::new(Proxy {
-        tls: tls.config,
+        tls: security.tls,
         url: url.clone(),
         timeout: options.timeout,
         max_upload_bytes: options.max_upload_bytes,
@@ -129,14 +131,14 @@ fn run(options: Options) -> Result<(), Failure> {
     if options.exit_on_stdin_close {
         stop_on_stdin_close(&proxy, &requests)?;
     }
-    console.print(&banner(&url, &addresses, &data, &tls.trust)?);
+    console.print(&banner(&url, &addresses, &data, &security.about)?);
     proxy.journal.start(&url);
     for listener in listeners {
         let proxy = Arc::clone(&proxy);
         start_thread("accept", move || proxy.accept_all(&listener))?;
     }
     if let Some(record) = &record {
-        record.write_ready(&url, addresses[0].port(), tls.ca_path.as_deref())?;
+        record.write_ready(&url, addresses[0].port(), security.ca_path.as_deref())?;
     }
     let reports = record.as_ref().map(Record::reports);
     Server { data, handover, strict: options.strict, reports, url }.serve(&requests);
@@ -151,36 +153,44 @@ fn run(options: Options) -> Result<(), Failure> {
 }
 
 /// How this run speaks TLS, and what a client needs for it.
-struct Tls {
-    config: Option<Arc<rustls::ServerConfig>>,
+struct Security {
+    tls: Option<Tls>,
     ca_path: Option<PathBuf>,
     /// For the banner.
-    trust: String,
+    about: String,
 }
 
-impl Tls {
-    fn prepare(
-        http: bool,
-        own: Option<(PathBuf, PathBuf)>,
-        host: Option<&str>,
-        record: Option<&Record>,
-    ) -> Result<Tls, Failure> {
-        if http {
-            return Ok(Tls { config: None, ca_path: None, trust: "none: this is plain HTTP".to_owned() });
+impl Security {
+    fn prepare(options: &Options, record: Option<&Record>) -> Result<Security, Failure> {
+        let both = "give both: --cert is the certificate, --key its private key; with --http neither makes sense";
+        match (&options.certificate, &options.key) {
+            (None, None) if options.http => {
+                Ok(Security { tls: None, ca_path: None, about: "none: this is plain HTTP".to_owned() })
+            }
+            (Some(certificate), Some(key)) if !options.http => {
+                let (config, about) = (certificate::load(certificate, key)?, certificate.display().to_string());
+                let trust_advice =
+                    format!("give it the CA that signed {about}, or switch its verification off for tests");
+                Ok(Security { tls: Some(Tls { config, names: Vec::new(), trust_advice }), ca_path: None, about })
+            }
+            (None, None) => {
+                let names = certificate::names(options.host.as_deref());
+                let (config, ca_pem) = certificate::make(&names)?;
+                let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
+                let (about, ca) = match ca_path.as_ref().map(|path| path.display()) {
+                    Some(path) => (format!("made for this run; the CA to trust is {path}"), path.to_string()),
+                    None => (
+                        "made for this run; start with --record DIR to get the CA to trust".to_owned(),
+                        "certificate.pem (see --record)".to_owned(),
+                    ),
+                };
+                let trust_advice = format!("give it the CA in {ca}, or switch its verification off for tests");
+                Ok(Security { tls: Some(Tls { config, names, trust_advice }), ca_path, about })
+            }
+            (Some(_), Some(_)) => Err(Failure::new("--http serves without --cert and --key", both)),
+            (Some(_), None) => Err(Failure::new("--cert is given without --key", both)),
+            (None, Some(_)) => Err(Failure::new("--key is given without --cert", both)),
         }
-        if let Some((certificate, key)) = own {
-            let config = certificate::load(&certificate, &key)?;
-            return Ok(Tls { config: Some(config), ca_path: None, trust: certificate.display().to_string() });
-        }
-        let (config, ca_pem) = certificate::make(host)?;
-        let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
-        let trust = match &ca_path {
-            Some(path) => format!("made for this run; a client that trusts {} accepts it", path.display()),
-            None => "made for this run; start with --record DIR to have the file that a client must trust, \
-                     DIR/certificate.pem, or switch verification off in the client"
-                .to_owned(),
-        };
-        Ok(Tls { config: Some(config), ca_path, trust })
     }
 }
 
@@ -201,7 +211,7 @@ fn url(http: bool, host: Option<&str>, port: u16) -> String {
     format!("{scheme}://{host}:{port}")
 }
 
-fn banner(url: &str, addresses: &[SocketAddr], data: &Data, trust: &str) -> Result<String, Failure> {
+fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str) -> Result<String, Failure> {
     let data = data.describe().map_err(|what| Failure::new(what, "mend the data folder"))?.join("\n             ");
     let listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut banner = format!(
@@ -211,7 +221,7 @@ fn banner(url: &str, addresses: &[SocketAddr], data: &Data, trust: &str) -> Resu
          POST  {url}/xyz/api/cleaner/tasks/report\n\n\
          Listens on   {}\n\
          Data         {data}\n\
-         Certificate  {trust}\n",
+         Certificate  {certificate}\n",
         env!("CARGO_PKG_VERSION"),
         listening.join(" and "),
     );

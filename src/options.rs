@@ -10,7 +10,8 @@ pub struct Options {
     /// `None`: both loopback addresses.
     pub host: Option<String>,
     pub http: bool,
-    pub certificate: Option<(PathBuf, PathBuf)>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
     pub data: Option<PathBuf>,
     pub record: Option<PathBuf>,
     pub strict: bool,
@@ -36,6 +37,7 @@ impl Wish {
             host: None,
             http: false,
             certificate: None,
+            key: None,
             data: None,
             record: None,
             strict: false,
@@ -43,7 +45,6 @@ impl Wish {
             max_upload_bytes: 1 << 30,
             exit_on_stdin_close: false,
         };
-        let (mut certificate, mut key) = (None, None);
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next().map_err(sentence)? {
             use lexopt::Arg::{Long, Short, Value};
@@ -51,8 +52,8 @@ impl Wish {
                 Long("port") => options.port = number(&mut parser, "--port", 0, u16::MAX.into())? as u16,
                 Long("host") => options.host = Some(text(&mut parser, "--host")?),
                 Long("http") => options.http = true,
-                Long("cert") => certificate = Some(path(&mut parser)?),
-                Long("key") => key = Some(path(&mut parser)?),
+                Long("cert") => options.certificate = Some(path(&mut parser)?),
+                Long("key") => options.key = Some(path(&mut parser)?),
                 Long("data") => options.data = Some(path(&mut parser)?),
                 Long("write-data") => return Ok(Wish::WriteData(path(&mut parser)?)),
                 Long("record") => options.record = Some(path(&mut parser)?),
@@ -69,15 +70,6 @@ impl Wish {
                 Value(value) => return Err(format!("{} is not an option; see --help", value.display())),
             }
         }
-        options.certificate = match (certificate, key) {
-            (Some(_), Some(_)) if options.http => {
-                return Err("--http serves without TLS, so --cert and --key make no sense with it".to_owned());
-            }
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (Some(_), None) => return Err("--cert needs --key with it, the private key of the certificate".to_owned()),
-            (None, Some(_)) => return Err("--key needs --cert with it, the certificate of the key".to_owned()),
-            (None, None) => None,
-        };
         Ok(Wish::Serve(options))
     }
 }

@@ -109,7 +109,25 @@ pub struct PartHeads<R> {
     ready: usize,
     stand_in: &'static [u8],
     body_ended: bool,
-    heads: Rc<RefCell<VecDeque<PartHead>>>,
+    heads: Heads,
+}
+
+/// What has gone by, shared with whom `multipart` hands the contents to.
+#[derive(Clone, Default)]
+pub struct Heads {
+    shared: Rc<RefCell<(VecDeque<PartHead>, usize)>>,
+}
+
+impl Heads {
+    /// The head of the next part.
+    pub fn next(&self) -> PartHead {
+        self.shared.borrow_mut().0.pop_front().unwrap_or_default()
+    }
+
+    /// How many parts have begun, whole or not.
+    pub fn begun(&self) -> usize {
+        self.shared.borrow().1
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -130,13 +148,12 @@ impl<R: Read> PartHeads<R> {
             ready: 0,
             stand_in: b"",
             body_ended: false,
-            heads: Rc::default(),
+            heads: Heads::default(),
         }
     }
 
-    /// The heads of the parts that have gone by, in their order.
-    pub fn heads(&self) -> Rc<RefCell<VecDeque<PartHead>>> {
-        Rc::clone(&self.heads)
+    pub fn heads(&self) -> Heads {
+        self.heads.clone()
     }
 
     /// Makes more of the buffer ready. False: more of the body is needed first.
@@ -160,6 +177,7 @@ impl<R: Read> PartHeads<R> {
             State::BehindDelimiter if rest.starts_with(b"\r\n") => {
                 self.ready += 2;
                 self.state = State::InHead;
+                self.heads.shared.borrow_mut().1 += 1;
                 Ok(true)
             }
             // The last delimiter, which ends with `--`, or one that `multipart` will complain about.
@@ -172,7 +190,7 @@ impl<R: Read> PartHeads<R> {
                     if rest.starts_with(b"\r\n") { Some(2) } else { memmem::find(rest, b"\r\n\r\n").map(|at| at + 4) };
                 match end {
                     Some(end) => {
-                        self.heads.borrow_mut().push_back(PartHead { raw: rest[..end].to_vec() });
+                        self.heads.shared.borrow_mut().0.push_back(PartHead { raw: rest[..end].to_vec() });
                         self.handed_on += end;
                         self.ready = self.handed_on;
                         self.stand_in = STAND_IN;

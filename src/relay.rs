@@ -110,7 +110,8 @@ fn exchange(
     body: &mut dyn Read,
     body_bytes: u64,
 ) -> io::Result<Reply> {
-    let Head { method, target, minor_version, .. } = head;
+    let Head { method, minor_version, .. } = head;
+    let target = head.origin_form();
     let mut bytes = format!("{method} {target} HTTP/1.{minor_version}\r\n{REQUEST_NUMBER}: {number}\r\n").into_bytes();
     if *minor_version == 0 {
         bytes.extend_from_slice(b"Connection: keep-alive\r\n");

@@ -60,7 +60,7 @@ impl Report<'_> {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             };
-            let head = heads.borrow_mut().pop_front().unwrap_or_default();
+            let head = heads.next();
             if self.parts.len() == MAX_PARTS {
                 self.note(
                     400,
@@ -76,7 +76,7 @@ impl Report<'_> {
         };
         match ended {
             Ok(()) => self.keep_files(),
-            Err(error) => self.note_broken(&error, boundary),
+            Err(error) => self.note_broken(&error, boundary, heads.begun()),
         }
         self.check_files();
     }
@@ -145,14 +145,13 @@ impl Report<'_> {
         self.note(507, sentence, "room in the folder", &error.to_string());
     }
 
-    fn note_broken(&mut self, error: &io::Error, boundary: &str) {
-        let number = self.parts.len();
+    fn note_broken(&mut self, error: &io::Error, boundary: &str, number: usize) {
         let sentence = match error.kind() {
             ErrorKind::UnexpectedEof if number == 0 => {
                 format!("the boundary {} of the Content-Type does not occur in the report", quoted(boundary.as_bytes()))
             }
             ErrorKind::UnexpectedEof => format!("the report breaks off in part {number}: its last boundary is missing"),
-            _ => format!("the report is malformed after part {number}: {error}"),
+            _ => format!("the report is malformed in part {number}: {error}"),
         };
         self.note(
             400,

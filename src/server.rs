@@ -151,14 +151,10 @@ fn header<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a
     request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
 }
 
-/// The path as Flask sees it: the absolute form and leading slashes are stripped, percent codes decoded.
+/// The path as Flask sees it: percent codes are decoded, and several slashes at the beginning count as one.
 fn path_and_id(target: &str) -> (String, Option<String>) {
     let target = target.split('#').next().unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let path = match path.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        _ => path,
-    };
     let path = percent_decode_str(path).decode_utf8_lossy();
     let path = if path.starts_with('/') { format!("/{}", path.trim_start_matches('/')) } else { path.into_owned() };
     let id = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "id").map(|(_, id)| id.into_owned());
