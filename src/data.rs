@@ -2,6 +2,7 @@
 //! request, so that an edit shows at once, and a mistake in one is told with file, line and column. Knows no HTTP.
 
 use crate::console::Failure;
+use crate::http1::shown;
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -40,7 +41,9 @@ impl Data {
     fn check(&self) -> Result<(), String> {
         self.tasks()?;
         self.report(None)?;
-        self.download(None)?;
+        if self.folder.is_some() && self.downloads()?.0.is_empty() {
+            self.download(None)?;
+        }
         for (path, _) in self.own_reports()? {
             read_json(&path)?;
         }
@@ -85,7 +88,8 @@ impl Data {
         let asked_for = |name: &&String| id.is_some_and(|id| stem(name) == id);
         let Some(name) = own.iter().chain(&common).find(asked_for).or(common.first()) else {
             let folder = folder.display();
-            return Err(format!("{folder} holds no file that a client could download, such as {DOWNLOAD}"));
+            let whose = id.map_or_else(String::new, |id| format!(" for task {}", shown(id)));
+            return Err(format!("{folder} holds no file to download{whose}, such as {DOWNLOAD}"));
         };
         let path = folder.join(name);
         let open = || {

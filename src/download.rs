@@ -2,7 +2,7 @@
 //! Conditions and ranges follow RFC 9110, 13 and 14.
 
 use crate::data::{Content, Data, Download};
-use crate::reply::{Body, FilePiece, Reply, Step};
+use crate::reply::{Body, FilePiece, Reply};
 use crate::server::Request;
 use crate::tasks::check_id;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -36,7 +36,6 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
             .with("ETag", validators.entity_tag)
             .with("Accept-Ranges", "bytes");
     }
-    reply.learnt.step = Some(Step::Download);
     reply.learnt.findings.extend(check_id(id, data)?);
     Ok(reply)
 }

@@ -5,7 +5,7 @@
 use percent_encoding::AsciiSet;
 use std::io::{self, BufRead, ErrorKind, Write};
 
-/// The head of a request, checked.
+/// The head of a request.
 #[derive(Debug)]
 pub struct Head {
     pub method: String,
@@ -15,44 +15,29 @@ pub struct Head {
     pub minor_version: u8,
     /// As sent, in their order.
     pub headers: Vec<(String, Vec<u8>)>,
-    pub framing: Framing,
-    pub expects_continue: bool,
-    /// Whether the client would send another request on this connection.
-    pub keep_alive: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// Content-Length in bytes; zero where the head declares no body.
+    /// In bytes; zero where the head declares no body.
     Length(u64),
     Chunked,
 }
 
-/// Why there is no whole request.
-#[derive(Debug)]
-pub enum Fault {
-    /// What was sent cannot be accepted; the client can still be told so.
-    Refused { status: u16, sentence: String, head: Option<Box<Head>> },
-    /// The body could not be stored; the client can be told so.
-    NotStored(io::Error),
+/// Why a request cannot be accepted.
+#[derive(Debug, PartialEq)]
+pub struct Refusal {
+    pub status: u16,
+    pub sentence: String,
 }
 
-impl Fault {
-    pub fn refused(status: u16, sentence: impl Into<String>) -> Fault {
-        Fault::Refused { status, sentence: sentence.into(), head: None }
+impl Refusal {
+    pub fn new(status: u16, sentence: impl Into<String>) -> Refusal {
+        Refusal { status, sentence: sentence.into() }
     }
 }
 
 impl Head {
-    /// The value of the first header of that name.
-    fn header<'a>(&'a self, name: &'a str) -> Option<&'a [u8]> {
-        self.all(name).next()
-    }
-
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
-    }
-
     /// The target without the scheme and host that clients of a proxy put before it (RFC 9112, 3.2.2).
     pub fn origin_form(&self) -> &str {
         let target = self.target.as_str();
@@ -61,6 +46,67 @@ impl Head {
             Some(at) => target[at + 3..].find(['/', '?', '#']).map_or("/", |end| &target[at + 3 + end..]),
             None => target,
         }
+    }
+
+    /// Whether the client would send another request on this connection.
+    pub fn keeps_alive(&self) -> bool {
+        match self.minor_version {
+            0 => self.lists("connection", "keep-alive"),
+            _ => !self.lists("connection", "close"),
+        }
+    }
+
+    /// Whether the client waits for a word before it sends the body.
+    pub fn expects_continue(&self) -> Result<bool, Refusal> {
+        match self.all("expect").next() {
+            Some(value) if self.minor_version == 1 && !value.eq_ignore_ascii_case(b"100-continue") => Err(
+                Refusal::new(417, format!("the only Expect that is understood is 100-continue, not {}", quoted(value))),
+            ),
+            value => Ok(value.is_some() && self.minor_version == 1),
+        }
+    }
+
+    /// RFC 9112, 6.3. Everything that two readers of the same bytes could understand differently is refused, and so is
+    /// a body that is declared longer than the limit.
+    pub fn framing(&self, max_body_bytes: u64) -> Result<Framing, Refusal> {
+        let lengths: Vec<&[u8]> = self.all("content-length").collect();
+        let encodings: Vec<&[u8]> = self.all("transfer-encoding").collect();
+        match (lengths.as_slice(), encodings.as_slice()) {
+            ([], []) => Ok(Framing::Length(0)),
+            ([length], []) => {
+                match str::from_utf8(length).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())) {
+                    None | Some("") => {
+                        Err(bad(format!("Content-Length is {}, which is not a number of bytes", quoted(length))))
+                    }
+                    Some(digits) => match digits.parse() {
+                        Ok(bytes) if bytes > max_body_bytes => Err(too_large(&grouped(bytes), max_body_bytes)),
+                        Ok(bytes) => Ok(Framing::Length(bytes)),
+                        Err(_) => {
+                            Err(bad(format!("Content-Length is {}, which is more than 64 bits hold", quoted(length))))
+                        }
+                    },
+                }
+            }
+            ([first, second, ..], []) => {
+                Err(bad(format!("Content-Length is there twice: {} and {}", quoted(first), quoted(second))))
+            }
+            ([], _) if self.minor_version == 0 => {
+                Err(bad("the request has a Transfer-Encoding, which HTTP/1.0 does not know"))
+            }
+            ([], [encoding]) if encoding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+            ([], encodings) => {
+                let encoding = quoted(&encodings.join(&b", "[..]));
+                Err(Refusal::new(
+                    501,
+                    format!("the only Transfer-Encoding that is understood is chunked, not {encoding}"),
+                ))
+            }
+            _ => Err(bad("the request has both Content-Length and Transfer-Encoding; send one of them")),
+        }
+    }
+
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.headers.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
     }
 
     /// Whether one of the comma-separated words of a header is `word`.
@@ -72,24 +118,22 @@ impl Head {
 }
 
 /// Reads a head. `None`: the client closed, or was silent for the time allowed, before its first byte.
-pub fn read_head(input: &mut impl BufRead) -> Result<Option<Head>, Fault> {
+pub fn read_head(input: &mut impl BufRead) -> Result<Option<Head>, Refusal> {
     let mut bytes = Vec::new();
     loop {
         let available = match input.fill_buf() {
-            Ok([]) if bytes.is_empty() => return Ok(None),
-            Ok([]) => return Err(Fault::refused(400, "the client closed the connection in the middle of the head")),
-            Ok(available) => available,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if is_timeout(&error) && bytes.is_empty() => return Ok(None),
+            Ok([]) | Err(_) if bytes.is_empty() => return Ok(None),
+            Ok([]) => return Err(bad("the client closed the connection in the middle of the head")),
+            Ok(available) => available,
             Err(error) if is_timeout(&error) => {
                 let seen = in_bytes(bytes.len() as u64);
-                let sentence = format!("the head did not end in time: {seen} came, but not the empty line");
-                return Err(Fault::refused(408, sentence));
+                return Err(Refusal::new(
+                    408,
+                    format!("the head did not end in time: {seen} came, but not the empty line"),
+                ));
             }
-            Err(_) if bytes.is_empty() => return Ok(None),
-            Err(error) => {
-                return Err(Fault::refused(400, format!("the connection broke in the middle of the head: {error}")));
-            }
+            Err(error) => return Err(bad(format!("the connection broke in the middle of the head: {error}"))),
         };
         if bytes.is_empty() {
             // RFC 9112, 2.2: empty lines before a request are skipped.
@@ -101,6 +145,7 @@ pub fn read_head(input: &mut impl BufRead) -> Result<Option<Head>, Fault> {
         }
         let seen = bytes.len();
         let wanted = available.len().min(MAX_HEAD_BYTES + 1 - seen);
+        bytes.reserve_exact(wanted);
         bytes.extend_from_slice(&available[..wanted]);
         let end = memchr::memmem::find(&bytes[seen.saturating_sub(3)..], b"\r\n\r\n");
         let length = end.map_or(bytes.len(), |at| seen.saturating_sub(3) + at + 4);
@@ -113,13 +158,13 @@ pub fn read_head(input: &mut impl BufRead) -> Result<Option<Head>, Fault> {
         if (bytes[seen..].contains(&b'\n') || !is_token_byte(bytes[0]))
             && let Some(head) = parse(&bytes)?
         {
-            return check(head).map(Some);
+            return Ok(Some(head));
         }
     }
 }
 
 /// `None`: so far it is right, but more must come.
-fn parse(bytes: &[u8]) -> Result<Option<Head>, Fault> {
+fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
     let bare = memchr::memchr_iter(b'\n', bytes).find(|at| *at == 0 || bytes[at - 1] != b'\r');
     if let Some(at) = bare {
         let number = memchr::memchr_iter(b'\n', &bytes[..at]).count() + 1;
@@ -132,7 +177,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Fault> {
         Ok(httparse::Status::Partial) => return Ok(None),
         Ok(httparse::Status::Complete(_)) => {}
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(Fault::refused(431, format!("the request has more than {MAX_HEADERS} headers")));
+            return Err(Refusal::new(431, format!("the request has more than {MAX_HEADERS} headers")));
         }
         Err(_) => return Err(explain(bytes)),
     }
@@ -144,72 +189,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Fault> {
         target: percent_encoding::percent_encode(target.as_bytes(), BEYOND_ASCII).to_string(),
         minor_version,
         headers: request.headers.iter().map(|header| (header.name.to_owned(), header.value.to_vec())).collect(),
-        framing: Framing::Length(0),
-        expects_continue: false,
-        keep_alive: false,
     }))
-}
-
-/// What httparse leaves open: how the body is framed, and what the client expects of the connection.
-fn check(mut head: Head) -> Result<Head, Fault> {
-    let is_http11 = head.minor_version == 1;
-    head.keep_alive =
-        if is_http11 { !head.lists("connection", "close") } else { head.lists("connection", "keep-alive") };
-    match framing(&head) {
-        Ok(framing) => head.framing = framing,
-        Err((status, sentence)) => return Err(Fault::Refused { status, sentence, head: Some(Box::new(head)) }),
-    }
-    if is_http11 && let Some(expectation) = head.header("expect") {
-        if !expectation.eq_ignore_ascii_case(b"100-continue") {
-            let sentence = format!("the only Expect that is understood is 100-continue, not {}", quoted(expectation));
-            return Err(Fault::Refused { status: 417, sentence, head: Some(Box::new(head)) });
-        }
-        head.expects_continue = head.framing != Framing::Length(0);
-    }
-    Ok(head)
-}
-
-/// RFC 9112, 6.3. Everything that two readers of the same bytes could understand differently is refused.
-fn framing(head: &Head) -> Result<Framing, (u16, String)> {
-    let lengths: Vec<&[u8]> = head.all("content-length").collect();
-    if let Some(encoding) = head.header("transfer-encoding") {
-        if !lengths.is_empty() {
-            return Err((
-                400,
-                "the request has both Content-Length and Transfer-Encoding; send one of them".to_owned(),
-            ));
-        }
-        if head.minor_version == 0 {
-            return Err((400, "the request has a Transfer-Encoding, which HTTP/1.0 does not know".to_owned()));
-        }
-        if head.all("transfer-encoding").count() > 1 || !encoding.eq_ignore_ascii_case(b"chunked") {
-            let sentence =
-                format!("the only Transfer-Encoding that is understood is chunked, not {}", quoted(encoding));
-            return Err((501, sentence));
-        }
-        return Ok(Framing::Chunked);
-    }
-    match lengths.as_slice() {
-        [] => Ok(Framing::Length(0)),
-        [length] if length.is_empty() || !length.iter().all(u8::is_ascii_digit) => {
-            Err((400, format!("Content-Length is {}, which is not a number of bytes", quoted(length))))
-        }
-        [length] => match String::from_utf8_lossy(length).parse() {
-            Ok(length) => Ok(Framing::Length(length)),
-            Err(_) => Err((400, format!("Content-Length is {}, which is more than 64 bits hold", quoted(length)))),
-        },
-        [first, second, ..] => {
-            Err((400, format!("Content-Length is there twice: {} and {}", quoted(first), quoted(second))))
-        }
-    }
-}
-
-/// Refuses a body that is declared longer than the limit, before it is asked for.
-pub fn check_size(framing: Framing, max_bytes: u64) -> Result<(), Fault> {
-    match framing {
-        Framing::Length(length) if length > max_bytes => Err(too_large(&grouped(length), max_bytes)),
-        _ => Ok(()),
-    }
 }
 
 /// Reads the whole body into `sink`; returns its length in bytes. Broken off with a refusal beyond `max_bytes`.
@@ -218,21 +198,18 @@ pub fn read_body(
     framing: Framing,
     max_bytes: u64,
     sink: &mut impl Write,
-) -> Result<u64, Fault> {
+) -> Result<u64, Refusal> {
     match framing {
         Framing::Length(length) => {
-            let received = copy(input, length, sink)?;
-            match received.ended {
-                None => Ok(length),
-                Some(end) => Err(cut_off(end, &format!("{} of {}", grouped(received.bytes), in_bytes(length)))),
-            }
+            copy(input, length, sink, |received| format!("{} of {}", grouped(received), in_bytes(length)))?;
+            Ok(length)
         }
         Framing::Chunked => read_chunks(input, max_bytes, sink),
     }
 }
 
 /// RFC 9112, 7.1. Chunk extensions and trailers are skipped.
-fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) -> Result<u64, Fault> {
+fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) -> Result<u64, Refusal> {
     let mut total = 0;
     loop {
         let line = read_chunk_line(input, total, "the size of a chunk")?;
@@ -240,11 +217,8 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
             // httparse takes no digits at all for zero.
             Ok(httparse::Status::Complete((_, size))) if line[0].is_ascii_hexdigit() => size,
             _ => {
-                let sentence = format!(
-                    "{} is not the size of a chunk, which is a hexadecimal number",
-                    quoted(line.trim_ascii_end())
-                );
-                return Err(Fault::refused(400, sentence));
+                let shown = quoted(line.trim_ascii_end());
+                return Err(bad(format!("{shown} is not the size of a chunk, which is a hexadecimal number")));
             }
         };
         if size == 0 {
@@ -253,13 +227,10 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
         if size > max_bytes - total {
             return Err(too_large(&format!("more than {}", grouped(total.saturating_add(size) - 1)), max_bytes));
         }
-        let received = copy(input, size, sink)?;
-        total += received.bytes;
-        if let Some(end) = received.ended {
-            return Err(cut_off(end, &format!("{}, in the middle of a chunk,", in_bytes(total))));
-        }
+        copy(input, size, sink, |received| format!("{}, in the middle of a chunk,", in_bytes(total + received)))?;
+        total += size;
         if read_chunk_line(input, total, "the end of a chunk")? != b"\r\n" {
-            return Err(Fault::refused(400, format!("a chunk is longer than its size, {}, says", in_bytes(size))));
+            return Err(bad(format!("a chunk is longer than its size, {}, says", in_bytes(size))));
         }
     }
     let mut trailer_bytes = 0;
@@ -270,72 +241,64 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
             return Ok(total);
         }
         if trailer_bytes > MAX_HEAD_BYTES {
-            return Err(Fault::refused(
-                400,
-                format!("the trailers are longer than {} bytes", grouped(MAX_HEAD_BYTES as u64)),
-            ));
+            return Err(bad(format!("the trailers are longer than {}", in_bytes(MAX_HEAD_BYTES as u64))));
         }
     }
 }
 
-fn read_chunk_line(input: &mut impl BufRead, received: u64, what: &str) -> Result<Vec<u8>, Fault> {
+fn read_chunk_line(input: &mut impl BufRead, received: u64, what: &str) -> Result<Vec<u8>, Refusal> {
     let mut line = Vec::new();
-    loop {
-        let available = match next(input) {
-            Ok(available) => available,
-            Err(end) => {
-                return Err(cut_off(end, &format!("{}, before {what},", in_bytes(received))));
-            }
-        };
+    while !line.ends_with(b"\n") {
+        let available = next(input).map_err(|end| end.after(&format!("{}, before {what},", in_bytes(received))))?;
         let end = memchr::memchr(b'\n', available).map_or(available.len(), |at| at + 1);
         line.extend_from_slice(&available[..end]);
         input.consume(end);
         if line.len() > MAX_CHUNK_LINE_BYTES {
-            return Err(Fault::refused(
-                400,
-                format!("{what} takes more than {} bytes", grouped(MAX_CHUNK_LINE_BYTES as u64)),
-            ));
+            return Err(bad(format!("{what} takes more than {}", in_bytes(MAX_CHUNK_LINE_BYTES as u64))));
         }
-        if line.ends_with(b"\r\n") {
-            return Ok(line);
-        }
-        if line.ends_with(b"\n") {
-            return Err(Fault::refused(
-                400,
-                format!("the line with {what} ends with LF alone, where HTTP wants CR LF"),
-            ));
-        }
+    }
+    match line.ends_with(b"\r\n") {
+        true => Ok(line),
+        false => Err(bad(format!("the line with {what} ends with LF alone, where HTTP wants CR LF"))),
     }
 }
 
-struct Copied {
-    bytes: u64,
-    ended: Option<End>,
+/// Copies so many bytes of a body. `progress` words how many of all have come, where it ends too early.
+fn copy(
+    input: &mut impl BufRead,
+    length: u64,
+    sink: &mut impl Write,
+    progress: impl Fn(u64) -> String,
+) -> Result<(), Refusal> {
+    let mut received = 0;
+    while received < length {
+        let available = next(input).map_err(|end| end.after(&progress(received)))?;
+        let piece = available.len().min(usize::try_from(length - received).unwrap_or(usize::MAX));
+        sink.write_all(&available[..piece]).map_err(|error| not_stored(&error))?;
+        input.consume(piece);
+        received += piece as u64;
+    }
+    Ok(())
 }
 
 /// How a body ends before it should.
-#[derive(Clone, Copy)]
 enum End {
     Closed,
-    Silent,
     Broken,
+    Silent,
 }
 
-fn copy(input: &mut impl BufRead, length: u64, sink: &mut impl Write) -> Result<Copied, Fault> {
-    let mut left = length;
-    while left > 0 {
-        let available = match next(input) {
-            Ok(available) => available,
-            Err(end) => return Ok(Copied { bytes: length - left, ended: Some(end) }),
-        };
-        let piece = available.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        sink.write_all(&available[..piece]).map_err(Fault::NotStored)?;
-        input.consume(piece);
-        left -= piece as u64;
+impl End {
+    fn after(self, received: &str) -> Refusal {
+        match self {
+            End::Closed => bad(format!("the client closed the connection after {received} of the body")),
+            End::Broken => bad(format!("the connection broke after {received} of the body")),
+            End::Silent => Refusal::new(408, format!("the client fell silent after {received} of the body")),
+        }
     }
-    Ok(Copied { bytes: length, ended: None })
 }
 
+/// The bytes that come next, at least one.
 fn next(input: &mut impl BufRead) -> Result<&[u8], End> {
     // The borrow checker does not let a loop return what `fill_buf` lends; hence first the check, then the loan.
     loop {
@@ -350,35 +313,34 @@ fn next(input: &mut impl BufRead) -> Result<&[u8], End> {
     input.fill_buf().map_err(|_| End::Broken)
 }
 
-fn cut_off(end: End, received: &str) -> Fault {
-    match end {
-        End::Closed => Fault::refused(400, format!("the client closed the connection after {received} of the body")),
-        End::Broken => Fault::refused(400, format!("the connection broke after {received} of the body")),
-        End::Silent => {
-            Fault::refused(408, format!("the body did not come in time: the client fell silent after {received}"))
-        }
-    }
+fn bad(sentence: impl Into<String>) -> Refusal {
+    Refusal::new(400, sentence)
 }
 
-fn too_large(size: &str, max_bytes: u64) -> Fault {
+/// A full disk, mostly.
+pub fn not_stored(error: &io::Error) -> Refusal {
+    Refusal::new(507, format!("cannot store the body in {}: {error}", std::env::temp_dir().display()))
+}
+
+fn too_large(size: &str, max_bytes: u64) -> Refusal {
     let limit = in_bytes(max_bytes);
-    Fault::refused(413, format!("the body has {size} bytes; the limit is {limit} (see --max-upload)"))
+    Refusal::new(413, format!("the body has {size} bytes; the limit is {limit} (see --max-upload)"))
 }
 
-fn too_long(bytes: &[u8]) -> Fault {
+fn too_long(bytes: &[u8]) -> Refusal {
     let limit = grouped(MAX_HEAD_BYTES as u64);
     match memchr::memchr_iter(b'\n', bytes).count() {
-        0 => Fault::refused(414, format!("the request target is longer than {limit} bytes")),
+        0 => Refusal::new(414, format!("the request target is longer than {limit} bytes")),
         lines => {
             let last = bytes.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
             let sentence = format!("the head is longer than {limit} bytes; line {} begins {}", lines + 1, quoted(last));
-            Fault::refused(431, sentence)
+            Refusal::new(431, sentence)
         }
     }
 }
 
 /// Names the line and the mistake in a head that httparse has refused.
-fn explain(bytes: &[u8]) -> Fault {
+fn explain(bytes: &[u8]) -> Refusal {
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let mistake = if index == 0 { request_line_mistake(line) } else { header_mistake(line) };
@@ -386,7 +348,7 @@ fn explain(bytes: &[u8]) -> Fault {
             return malformed(index + 1, line, status, &mistake);
         }
     }
-    Fault::refused(400, format!("the head is malformed; it begins {}", quoted(bytes)))
+    Refusal::new(400, format!("the head is malformed; it begins {}", quoted(bytes)))
 }
 
 fn request_line_mistake(line: &[u8]) -> Option<(u16, String)> {
@@ -446,8 +408,8 @@ fn control_character(line: &[u8]) -> Option<String> {
     })
 }
 
-fn malformed(number: usize, line: &[u8], status: u16, mistake: &str) -> Fault {
-    Fault::refused(status, format!("line {number} of the request {mistake}: {}", quoted(line)))
+fn malformed(number: usize, line: &[u8], status: u16, mistake: &str) -> Refusal {
+    Refusal::new(status, format!("line {number} of the request {mistake}: {}", quoted(line)))
 }
 
 /// RFC 9110, 5.6.2.
@@ -473,6 +435,15 @@ pub fn quoted(bytes: &[u8]) -> String {
         text.push_str(&chunk.invalid().escape_ascii().to_string());
     }
     text + if bytes.len() > MAX_QUOTED_BYTES { "\"..." } else { "\"" }
+}
+
+/// What a client sent, without the quotes where it needs none.
+pub fn shown(text: &str) -> String {
+    let quoted = quoted(text.as_bytes());
+    match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(plain) if plain == text => plain.to_owned(),
+        _ => quoted,
+    }
 }
 
 /// What a client sent, as text. Bytes that are no UTF-8 come from clients that send Latin-1.

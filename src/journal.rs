@@ -2,8 +2,9 @@
 //! a line of JSON; at the end the checklist of what the client has done.
 
 use crate::console::Console;
-use crate::http1::{Head, grouped, in_bytes, quoted, to_text};
-use crate::reply::{Learnt, Part, Step, json_object};
+use crate::http1::{Head, grouped, in_bytes, quoted, shown, to_text};
+use crate::reply::{Learnt, Part, json_object};
+use crate::server::Step;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -125,9 +126,8 @@ impl Journal {
     }
 
     fn count(&self, event: &RequestEvent) {
-        let step = event.learnt.step;
-        let is_answer = event.head.as_ref().is_some_and(|head| head.method != "HEAD");
-        let Some(index) = STEPS.iter().position(|(own, _)| Some(*own) == step && is_answer) else { return };
+        let step = event.head.as_ref().and_then(|head| Step::of(&head.method, head.origin_form()));
+        let Some(index) = STEPS.iter().position(|(own, _)| Some(*own) == step) else { return };
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         let tally = &mut tallies[index];
         tally.requests += 1;
@@ -195,15 +195,6 @@ fn part_object(part: &Part) -> Value {
         "value": part.value,
         "saved": part.saved,
     })
-}
-
-/// What a client sent, without the quotes where it needs none.
-fn shown(text: &str) -> String {
-    let quoted = quoted(text.as_bytes());
-    match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(plain) if plain == text => plain.to_owned(),
-        _ => quoted,
-    }
 }
 
 fn append(text: &mut String, arguments: std::fmt::Arguments) {

@@ -174,7 +174,11 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.write(bytes)
+        whole(self.stream.write(bytes)?, bytes.len())
+    }
+
+    fn write_vectored(&mut self, pieces: &[io::IoSlice]) -> io::Result<usize> {
+        whole(self.stream.write_vectored(pieces)?, pieces.iter().map(|piece| piece.len()).sum())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -251,6 +255,12 @@ impl Tls {
             error => format!("closed: what it sent does not fit TLS: {error}"),
         }
     }
+}
+
+/// A blocking socket takes all that it is given, or else has waited for as long as the timeout allows: such a client
+/// takes nothing, or next to nothing.
+fn whole(count: usize, wanted: usize) -> io::Result<usize> {
+    if count == wanted { Ok(count) } else { Err(ErrorKind::TimedOut.into()) }
 }
 
 /// Some clients look at the certificate only when the handshake is over.

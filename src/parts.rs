@@ -7,7 +7,8 @@ use memchr::memmem;
 use percent_encoding::percent_decode;
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Read};
 use std::rc::Rc;
 
 /// The header lines of one part, as sent.
@@ -45,8 +46,9 @@ impl PartHead {
     fn header(&self, name: &str) -> Option<&[u8]> {
         let mut rest = self.raw.as_slice();
         while !rest.is_empty() {
-            // Lines end with CR LF; an LF alone belongs to a value.
-            let end = memmem::find(rest, b"\r\n").unwrap_or(rest.len());
+            // Lines end with CR LF; an LF alone belongs to a value, and so does what a space at its beginning folds in.
+            let mut ends = memmem::find_iter(rest, b"\r\n");
+            let end = ends.find(|end| !matches!(rest.get(end + 2), Some(b' ' | b'\t'))).unwrap_or(rest.len());
             let line = &rest[..end];
             if let Some(colon) = memchr::memchr(b':', line)
                 && line[..colon].trim_ascii().eq_ignore_ascii_case(name.as_bytes())
@@ -83,7 +85,9 @@ fn parameter_value(rest: &[u8]) -> (Vec<u8>, &[u8]) {
         return (rest[..end].trim_ascii_end().to_vec(), &rest[end..]);
     };
     let (mut value, mut at) = (Vec::new(), 0);
-    while let Some(byte) = quoted.get(at).filter(|byte| **byte != b'"') {
+    // A quote ends the value only before a semicolon or the end: careless clients do not escape those within.
+    let is_end = |at: usize| quoted[at] == b'"' && matches!(quoted[at + 1..].trim_ascii_start(), [] | [b';', ..]);
+    while let Some(byte) = quoted.get(at).filter(|_| !is_end(at)) {
         // Only \" and \\ are escapes: in "C:\tool.zip" the backslash means itself.
         let escaped = quoted.get(at + 1).filter(|next| *byte == b'\\' && matches!(next, b'"' | b'\\'));
         value.push(*escaped.unwrap_or(byte));
@@ -96,122 +100,168 @@ fn behind_semicolon(bytes: &[u8]) -> Option<&[u8]> {
     memchr::memchr(b';', bytes).map(|at| &bytes[at + 1..])
 }
 
-/// Hands a multipart body on, with a stand-in for the header lines of each part, which it keeps.
+/// Hands a multipart body on, with a boundary that no client can know, and so no content can hold, and with a stand-in
+/// for the header lines of each part, which it keeps. Where the body is malformed, it ends.
 pub struct PartHeads<R> {
     body: R,
-    /// `--` and the boundary.
+    /// `--` and the boundary that the client has chosen.
     delimiter: memmem::Finder<'static>,
-    state: State,
-    /// Read from the body.
+    new_boundary: String,
     buffer: Vec<u8>,
-    /// So much of the buffer has been handed on, and so much can be.
-    handed_on: usize,
+    /// So much of the buffer can be handed on, and so much has been.
     ready: usize,
-    stand_in: &'static [u8],
+    handed_on: usize,
+    /// To be handed on then.
+    inserted: io::Cursor<Vec<u8>>,
+    place: Place,
     body_ended: bool,
     heads: Heads,
 }
 
-/// What has gone by, shared with whom `multipart` hands the contents to.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Start,
+    Content,
+    Head,
+    /// Nothing more is handed on.
+    End,
+}
+
+/// What has gone by, for whom `multipart` gives the contents to.
 #[derive(Clone, Default)]
 pub struct Heads {
-    shared: Rc<RefCell<(VecDeque<PartHead>, usize)>>,
+    seen: Rc<RefCell<Seen>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    heads: VecDeque<PartHead>,
+    begun_parts: usize,
+    has_headless_part: bool,
 }
 
 impl Heads {
     /// The head of the next part.
     pub fn next(&self) -> PartHead {
-        self.shared.borrow_mut().0.pop_front().unwrap_or_default()
+        self.seen.borrow_mut().heads.pop_front().unwrap_or_default()
     }
 
     /// How many parts have begun, whole or not.
-    pub fn begun(&self) -> usize {
-        self.shared.borrow().1
+    pub fn begun_parts(&self) -> usize {
+        self.seen.borrow().begun_parts
+    }
+
+    /// Whether the header lines of the last of them do not end.
+    pub fn has_headless_part(&self) -> bool {
+        self.seen.borrow().has_headless_part
     }
 }
 
-#[derive(Clone, Copy)]
-enum State {
-    InContent,
-    BehindDelimiter,
-    InHead,
+/// What the bytes behind a delimiter make of it (RFC 2046, 5.1.1).
+enum Kind {
+    /// The header lines of a part begin so many bytes later.
+    Part(usize),
+    Last,
+    /// It is none, but part of a content.
+    Content,
+    Unknown,
 }
 
 impl<R: Read> PartHeads<R> {
     pub fn new(body: R, boundary: &str) -> PartHeads<R> {
+        let random = || RandomState::new().build_hasher().finish();
         PartHeads {
             body,
             delimiter: memmem::Finder::new(&format!("--{boundary}")).into_owned(),
-            state: State::InContent,
+            new_boundary: format!("{:016x}{:016x}", random(), random()),
             buffer: Vec::new(),
-            handed_on: 0,
             ready: 0,
-            stand_in: b"",
+            handed_on: 0,
+            inserted: io::Cursor::default(),
+            place: Place::Start,
             body_ended: false,
             heads: Heads::default(),
         }
+    }
+
+    /// The boundary that `multipart` is to look for.
+    pub fn new_boundary(&self) -> String {
+        self.new_boundary.clone()
     }
 
     pub fn heads(&self) -> Heads {
         self.heads.clone()
     }
 
-    /// Makes more of the buffer ready. False: more of the body is needed first.
-    fn advance(&mut self) -> io::Result<bool> {
-        let rest = &self.buffer[self.ready..];
-        match self.state {
-            State::InContent => {
-                let delimiter_bytes = self.delimiter.needle().len();
-                if let Some(at) = self.delimiter.find(rest) {
-                    self.ready += at + delimiter_bytes;
-                    self.state = State::BehindDelimiter;
-                } else if self.body_ended {
-                    self.ready = self.buffer.len();
-                } else {
-                    // What is left could be the beginning of a delimiter.
-                    self.ready += rest.len().saturating_sub(delimiter_bytes - 1);
-                }
-                Ok(self.ready > self.handed_on || self.body_ended)
-            }
-            State::BehindDelimiter if rest.len() < 2 && !self.body_ended => Ok(false),
-            State::BehindDelimiter if rest.starts_with(b"\r\n") => {
-                self.ready += 2;
-                self.state = State::InHead;
-                self.heads.shared.borrow_mut().1 += 1;
-                Ok(true)
-            }
-            // The last delimiter, which ends with `--`, or one that `multipart` will complain about.
-            State::BehindDelimiter => {
-                self.state = State::InContent;
-                Ok(true)
-            }
-            State::InHead => {
-                let end =
-                    if rest.starts_with(b"\r\n") { Some(2) } else { memmem::find(rest, b"\r\n\r\n").map(|at| at + 4) };
-                match end {
-                    Some(end) => {
-                        self.heads.shared.borrow_mut().0.push_back(PartHead { raw: rest[..end].to_vec() });
-                        self.handed_on += end;
-                        self.ready = self.handed_on;
-                        self.stand_in = STAND_IN;
-                        self.state = State::InContent;
-                        Ok(true)
-                    }
-                    None if self.body_ended => Err(ErrorKind::UnexpectedEof.into()),
-                    None if rest.len() > MAX_PART_HEAD_BYTES => {
-                        let sentence = "the header lines of a part do not end with an empty line (CR LF, CR LF)";
-                        Err(io::Error::new(ErrorKind::InvalidData, sentence))
-                    }
-                    None => Ok(false),
-                }
-            }
+    /// Makes more ready to be handed on. False: more of the body must be read first.
+    fn advance(&mut self) -> bool {
+        match self.place {
+            Place::Start | Place::Content => self.advance_content(),
+            Place::Head => self.advance_head(),
+            Place::End => true,
         }
     }
 
+    fn advance_content(&mut self) -> bool {
+        let delimiter_bytes = self.delimiter.needle().len();
+        let Some(found) = self.delimiter.find(&self.buffer[self.ready..]) else {
+            // The end could be the beginning of a delimiter.
+            self.ready = self.ready.max((self.buffer.len() + 1).saturating_sub(delimiter_bytes));
+            return self.ready > self.handed_on;
+        };
+        self.ready += found;
+        if self.ready > self.handed_on {
+            return true;
+        }
+        let before = &self.buffer[..self.ready];
+        let begins_line = before.ends_with(b"\r\n") || (before.is_empty() && self.place == Place::Start);
+        let behind = self.ready + delimiter_bytes;
+        match kind(&self.buffer[behind..]) {
+            Kind::Part(head_offset) if begins_line => {
+                self.skip_to(behind + head_offset, String::new(), Place::Head);
+                self.heads.seen.borrow_mut().begun_parts += 1;
+            }
+            Kind::Last if begins_line => {
+                self.skip_to(behind, format!("--{}--\r\n", self.new_boundary), Place::End);
+            }
+            Kind::Unknown if begins_line => return false,
+            _ => self.ready = behind,
+        }
+        true
+    }
+
+    fn advance_head(&mut self) -> bool {
+        let rest = &self.buffer[self.ready..];
+        let end = if rest.starts_with(b"\r\n") { Some(2) } else { memmem::find(rest, b"\r\n\r\n").map(|at| at + 4) };
+        let head = &rest[..end.unwrap_or(rest.len())];
+        if self.delimiter.find(head).is_some_and(|at| head[..at].ends_with(b"\r\n")) || head.len() > MAX_PART_HEAD_BYTES
+        {
+            self.heads.seen.borrow_mut().has_headless_part = true;
+            self.place = Place::End;
+            return true;
+        }
+        let Some(end) = end else { return false };
+        self.heads.seen.borrow_mut().heads.push_back(PartHead { raw: head.to_vec() });
+        self.skip_to(self.ready + end, format!("--{}\r\n{STAND_IN}", self.new_boundary), Place::Content);
+        true
+    }
+
+    /// Goes on further behind, with something else in between.
+    fn skip_to(&mut self, position: usize, inserted: String, place: Place) {
+        (self.ready, self.handed_on) = (position, position);
+        self.inserted = io::Cursor::new(inserted.into_bytes());
+        self.place = place;
+    }
+
     fn read_more(&mut self) -> io::Result<()> {
-        self.buffer.drain(..self.handed_on);
-        self.ready -= self.handed_on;
-        self.handed_on = 0;
+        // Two bytes stay, to tell whether a delimiter begins a line.
+        let done = self.handed_on.saturating_sub(2);
+        self.buffer.drain(..done);
+        self.ready -= done;
+        self.handed_on -= done;
+        if done > 0 && self.place == Place::Start {
+            self.place = Place::Content;
+        }
         let length = self.buffer.len();
         self.buffer.resize(length + READ_BYTES, 0);
         let count = self.body.read(&mut self.buffer[length..])?;
@@ -219,30 +269,58 @@ impl<R: Read> PartHeads<R> {
         self.body_ended = count == 0;
         Ok(())
     }
+
+    /// The body has ended without a last delimiter. The beginning of one is no content.
+    fn end(&mut self) {
+        if self.place != Place::Head {
+            let delimiter = self.delimiter.needle();
+            let begins_delimiter = |at: &usize| {
+                let rest = &self.buffer[*at..];
+                self.buffer[..*at].ends_with(b"\r\n") && (rest.starts_with(delimiter) || delimiter.starts_with(rest))
+            };
+            let end = self.buffer.len();
+            self.ready = (self.ready..end).find(begins_delimiter).unwrap_or(end);
+        }
+        self.place = Place::End;
+    }
 }
 
 impl<R: Read> Read for PartHeads<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
+            let inserted = self.inserted.read(out)?;
+            if inserted > 0 {
+                return Ok(inserted);
+            }
             if self.handed_on < self.ready {
                 let count = (&self.buffer[self.handed_on..self.ready]).read(out)?;
                 self.handed_on += count;
                 return Ok(count);
             }
-            if !self.stand_in.is_empty() {
-                return self.stand_in.read(out);
-            }
-            if self.body_ended && self.ready == self.buffer.len() && matches!(self.state, State::InContent) {
+            if self.place == Place::End {
                 return Ok(0);
             }
-            if !self.advance()? {
-                self.read_more()?;
+            if !self.advance() {
+                match self.body_ended {
+                    true => self.end(),
+                    false => self.read_more()?,
+                }
             }
         }
     }
 }
 
+fn kind(behind: &[u8]) -> Kind {
+    let padding = behind.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    match &behind[padding..] {
+        [b'-', b'-', ..] if padding == 0 => Kind::Last,
+        [b'\r', b'\n', ..] => Kind::Part(padding + 2),
+        [] | [b'-' | b'\r'] => Kind::Unknown,
+        _ => Kind::Content,
+    }
+}
+
 /// What `multipart` gets to see.
-const STAND_IN: &[u8] = b"Content-Disposition: form-data; name=\"part\"\r\n\r\n";
+const STAND_IN: &str = "Content-Disposition: form-data; name=\"part\"\r\n\r\n";
 const MAX_PART_HEAD_BYTES: usize = 16 * 1024;
 const READ_BYTES: usize = 32 * 1024;

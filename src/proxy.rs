@@ -2,7 +2,7 @@
 //! whole request at a time, has the loop answer it (relay.rs), and sends the answer at the client's own pace. All limits
 //! and timeouts are here. Knows nothing of tasks and reports.
 
-use crate::http1::{self, Fault, Head, quoted};
+use crate::http1::{self, Framing, Head, Refusal, quoted};
 use crate::journal::{Journal, RequestEvent};
 use crate::link::{Link, NoLink, Tls, no_request};
 use crate::relay::Relay;
@@ -47,20 +47,17 @@ struct Requests {
 impl Proxy {
     /// Accepts connections for as long as the program runs.
     pub fn accept_all(self: &Arc<Proxy>, listener: &TcpListener) {
-        let mut told = false;
+        let mut last_failure: Option<Instant> = None;
         loop {
             match listener.accept() {
-                Ok((stream, client)) => {
-                    told = false;
-                    self.admit(stream, client);
-                }
+                Ok((stream, client)) => self.admit(stream, client),
                 // The client was gone before it could be accepted.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    if !told {
+                    if last_failure.is_none_or(|last| last.elapsed() > ACCEPT_QUIET) {
                         self.journal.warn(&format!("cannot accept connections: {error}; trying again until it works"));
                     }
-                    told = true;
+                    last_failure = Some(Instant::now());
                     std::thread::sleep(ACCEPT_PAUSE);
                 }
             }
@@ -105,15 +102,11 @@ impl Proxy {
             input.get_mut().limit_time(Some(timeout));
             let head = http1::read_head(&mut input);
             input.get_mut().limit_time(None);
-            let head = match head {
-                Ok(None) => {
-                    if is_first {
-                        self.journal.connection(client, &no_request(self.tls.as_ref()));
-                    }
-                    break;
+            let Some(head) = head.transpose() else {
+                if is_first {
+                    self.journal.connection(client, &no_request(self.tls.as_ref()));
                 }
-                Ok(Some(head)) => Ok(head),
-                Err(fault) => Err(fault),
+                break;
             };
             match self.exchange(&mut input, client, head, is_crowded) {
                 Next::Request => is_first = false,
@@ -152,41 +145,29 @@ impl Proxy {
         &self,
         input: &mut BufReader<Link>,
         client: SocketAddr,
-        head: Result<Head, Fault>,
+        head: Result<Head, Refusal>,
         is_crowded: bool,
     ) -> Next {
         let started = Instant::now();
         let busy = self.traffic.begin();
         let number = busy.number;
         let mut bytes_in = 0;
-        let (head, outcome) = match head {
-            Ok(head) if busy.is_stopping => (Some(head), Err(Fault::refused(503, "the server is stopping"))),
-            Ok(head) if is_crowded => (Some(head), Err(Fault::refused(503, CROWDED))),
+        let outcome = match &head {
+            Err(refusal) => Err(Refusal::new(refusal.status, refusal.sentence.clone())),
+            Ok(_) if busy.is_stopping => Err(Refusal::new(503, "the server is stopping")),
+            Ok(_) if is_crowded => Err(Refusal::new(503, CROWDED)),
             Ok(head) => {
                 let memory_bytes = if busy.count <= MAX_MEMORY_BODIES { MAX_MEMORY_BYTES } else { 0 };
                 let mut body = SpooledTempFile::new(memory_bytes);
-                let outcome = self.answer(input, &head, number, &mut body);
+                let outcome = self.answer(input, head, number, &mut body);
                 // Both after reading and after passing it on, that is how much there is.
                 bytes_in = body.stream_position().unwrap_or_default();
-                (Some(head), outcome)
-            }
-            Err(Fault::Refused { status, sentence, head }) => {
-                (head.map(|head| *head), Err(Fault::refused(status, sentence)))
-            }
-            Err(fault) => (None, Err(fault)),
-        };
-        let mut goes_on = false;
-        let mut reply = match outcome {
-            Ok(reply) => {
-                goes_on = head.as_ref().is_some_and(|head| head.keep_alive);
-                reply
-            }
-            Err(Fault::Refused { status, sentence, .. }) => Reply::error(status, sentence),
-            Err(Fault::NotStored(error)) => {
-                let folder = std::env::temp_dir();
-                Reply::error(507, format!("cannot store the body in {}: {error}", folder.display()))
+                outcome
             }
         };
+        let head = head.ok();
+        let goes_on = outcome.is_ok() && head.as_ref().is_some_and(Head::keeps_alive);
+        let mut reply = outcome.unwrap_or_else(|Refusal { status, sentence }| Reply::error(status, sentence));
         if head.as_ref().is_some_and(|head| head.method == "HEAD") {
             reply.omit_body();
         }
@@ -218,16 +199,16 @@ impl Proxy {
         head: &Head,
         number: u64,
         body: &mut SpooledTempFile,
-    ) -> Result<Reply, Fault> {
-        http1::check_size(head.framing, self.max_upload_bytes)?;
-        if head.expects_continue && input.buffer().is_empty() {
+    ) -> Result<Reply, Refusal> {
+        let framing = head.framing(self.max_upload_bytes)?;
+        if head.expects_continue()? && framing != Framing::Length(0) && input.buffer().is_empty() {
             // Where this fails the client is gone, and reading the body says so.
             input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok();
         }
-        let bytes = http1::read_body(input, head.framing, self.max_upload_bytes, body)?;
-        body.rewind().map_err(Fault::NotStored)?;
+        let bytes = http1::read_body(input, framing, self.max_upload_bytes, body)?;
+        body.rewind().map_err(|error| http1::not_stored(&error))?;
         let reply = self.relay.ask(number, head, body, bytes);
-        reply.map_err(|error| Fault::refused(500, format!("the request was read, but could not be answered: {error}")))
+        reply.map_err(|error| Refusal::new(500, format!("the request was read, but could not be answered: {error}")))
     }
 
     /// Waits until no request is being answered, but not long for slow clients. New requests are refused.
@@ -382,10 +363,12 @@ const CROWDED_TIMEOUT: Duration = Duration::from_secs(2);
 const FINISH_LIMIT: Duration = Duration::from_secs(2);
 /// Between attempts to accept while descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After so long without such a failure the next one is said again.
+const ACCEPT_QUIET: Duration = Duration::from_secs(60);
 /// Enough for rustls in a debug build.
 const STACK_BYTES: usize = 512 * 1024;
 const BUFFER_BYTES: usize = 16 * 1024;
-const FILE_BUFFER_BYTES: usize = 64 * 1024;
+const FILE_BUFFER_BYTES: usize = 32 * 1024;
 /// A larger body goes to a temporary file.
 const MAX_MEMORY_BYTES: usize = 1024 * 1024;
 /// While so many requests are being answered, the bodies of further ones go to temporary files whatever their size.

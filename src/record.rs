@@ -7,7 +7,7 @@ use serde_json::json;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 pub struct Record {
     folder: PathBuf,
@@ -89,7 +89,7 @@ impl Reports {
     }
 
     /// Gives it the name that the client sent, as far as that is safe; with a number where the name is taken.
-    pub fn keep(&self, mut file: NamedTempFile, sent_name: &str) -> io::Result<PathBuf> {
+    pub fn keep(&self, mut file: TempPath, sent_name: &str) -> io::Result<PathBuf> {
         let name = safe_name(sent_name);
         let (stem, extension) =
             name.rsplit_once('.').map_or((name.as_str(), String::new()), |(stem, rest)| (stem, format!(".{rest}")));
@@ -99,8 +99,8 @@ impl Reports {
                 _ => self.folder.join(format!("{stem}-{number}{extension}")),
             };
             match file.persist_noclobber(&path) {
-                Ok(_) => return Ok(path),
-                Err(error) if error.error.kind() == ErrorKind::AlreadyExists => file = error.file,
+                Ok(()) => return Ok(path),
+                Err(error) if error.error.kind() == ErrorKind::AlreadyExists => file = error.path,
                 Err(error) => return Err(error.error),
             }
         }
@@ -122,8 +122,7 @@ fn safe_name(sent: &str) -> String {
     let prefix = if is_device || stem.is_empty() { "file-" } else { "" };
     let stem: String = stem.chars().take(MAX_STEM_CHARACTERS).collect();
     let extension: String = extension.chars().take(MAX_EXTENSION_CHARACTERS).collect();
-    let dot = if extension.is_empty() { "" } else { "." };
-    format!("{prefix}{stem}{dot}{extension}")
+    format!("{prefix}{}.{extension}", stem.trim_end()).trim_end_matches(['.', ' ']).to_owned()
 }
 
 fn remove(path: &Path) -> io::Result<()> {

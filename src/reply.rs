@@ -32,19 +32,10 @@ pub struct FilePiece {
 /// What HTTP cannot carry from the loop to the proxy: it is for the log.
 #[derive(Default)]
 pub struct Learnt {
-    pub step: Option<Step>,
     /// The sentence of an error reply, the same as in its body.
     pub error: Option<String>,
     pub findings: Vec<Finding>,
     pub parts: Vec<Part>,
-}
-
-/// The three things that a client is to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
-    Tasks,
-    Download,
-    Report,
 }
 
 /// What a strict server would refuse, and how.

@@ -3,15 +3,15 @@
 
 use crate::data::Data;
 use crate::http1::quoted;
-use crate::parts::{PartHead, PartHeads, parameter};
+use crate::parts::{Heads, PartHead, PartHeads, parameter};
 use crate::record::Reports;
-use crate::reply::{Finding, Part, Reply, Step};
+use crate::reply::{Finding, Part, Reply};
 use crate::server::Request;
 use crate::tasks::check_id;
 use multipart::server::Multipart;
 use ring::digest::{Context, SHA256};
 use std::io::{self, BufRead, ErrorKind, Write};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
     let content_type = request.header("Content-Type").map(str::to_owned);
@@ -28,7 +28,6 @@ pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Report
         None => Reply::json(data.report(id)?),
         Some(sentence) => Reply::error(507, sentence),
     };
-    reply.learnt.step = Some(Step::Report);
     reply.learnt.parts = report.parts;
     reply.learnt.findings = report.findings;
     Ok(reply)
@@ -40,7 +39,7 @@ struct Report<'a> {
     /// Where its files are to be kept.
     reports: Option<&'a Reports>,
     /// The files so far: each with the index of its part.
-    files: Vec<(usize, NamedTempFile)>,
+    files: Vec<(usize, TempPath)>,
     /// Why they cannot be kept.
     not_saved: Option<String>,
     parts: Vec<Part>,
@@ -53,7 +52,8 @@ impl Report<'_> {
     fn read(&mut self, request: &mut Request, boundary: &str) {
         let source = PartHeads::new(request.body(), boundary);
         let heads = source.heads();
-        let mut multipart = Multipart::with_body(source, boundary);
+        let new_boundary = source.new_boundary();
+        let mut multipart = Multipart::with_body(source, new_boundary);
         let ended = loop {
             let mut entry = match multipart.read_entry() {
                 Ok(Some(entry)) => entry,
@@ -76,7 +76,7 @@ impl Report<'_> {
         };
         match ended {
             Ok(()) => self.keep_files(),
-            Err(error) => self.note_broken(&error, boundary, heads.begun()),
+            Err(error) => self.note_broken(&error, boundary, &heads),
         }
         self.check_files();
     }
@@ -117,8 +117,9 @@ impl Report<'_> {
             self.id.clone_from(&value);
         }
         let sha256 = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.files.extend(file.map(|file| (self.parts.len(), file)));
-        let content_type = head.content_type();
+        self.files.extend(file.map(|file| (self.parts.len(), file.into_temp_path())));
+        let content_type = head.content_type().map(limited);
+        let (field, file_name) = (limited(field), file_name.map(limited));
         self.parts.push(Part { field, file_name, content_type, size_bytes, sha256, value, saved: None });
         Ok(())
     }
@@ -145,20 +146,21 @@ impl Report<'_> {
         self.note(507, sentence, "room in the folder", &error.to_string());
     }
 
-    fn note_broken(&mut self, error: &io::Error, boundary: &str, number: usize) {
+    fn note_broken(&mut self, error: &io::Error, boundary: &str, heads: &Heads) {
+        let number = heads.begun_parts();
         let sentence = match error.kind() {
+            _ if heads.has_headless_part() => {
+                format!("the header lines of part {number} of the report do not end with an empty line (CR LF, CR LF)")
+            }
             ErrorKind::UnexpectedEof if number == 0 => {
-                format!("the boundary {} of the Content-Type does not occur in the report", quoted(boundary.as_bytes()))
+                let boundary = quoted(boundary.as_bytes());
+                format!("the boundary {boundary} of the Content-Type does not occur in the report")
             }
             ErrorKind::UnexpectedEof => format!("the report breaks off in part {number}: its last boundary is missing"),
             _ => format!("the report is malformed in part {number}: {error}"),
         };
-        self.note(
-            400,
-            sentence,
-            &format!("parts between lines \"--{boundary}\", and \"--{boundary}--\" at the end"),
-            &format!("{number} parts"),
-        );
+        let expected = format!("parts between lines \"--{boundary}\", and \"--{boundary}--\" at the end");
+        self.note(400, sentence, &expected, &format!("{} parts", self.parts.len()));
     }
 
     fn check_files(&mut self) {
@@ -200,6 +202,11 @@ fn boundary(content_type: Option<&str>) -> Result<String, Finding> {
     }
 }
 
-/// More would only be there to fill the memory.
+fn limited(name: String) -> String {
+    if name.len() <= MAX_NAME_CHARACTERS { name } else { name.chars().take(MAX_NAME_CHARACTERS).collect() }
+}
+
+/// More parts, or longer names, would only be there to fill the memory.
+const MAX_NAME_CHARACTERS: usize = 1000;
 const MAX_PARTS: usize = 1000;
 const MAX_VALUE_CHARACTERS: usize = 200;

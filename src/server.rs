@@ -32,6 +32,26 @@ pub struct Request<'a> {
     id: Option<String>,
 }
 
+/// The three things that a client is to do.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Step {
+    Tasks,
+    Download,
+    Report,
+}
+
+impl Step {
+    /// Also for a request that was refused before it came to the loop.
+    pub fn of(method: &str, target: &str) -> Option<Step> {
+        match (method, path_and_id(target).0.as_str()) {
+            ("GET", TASKS) => Some(Step::Tasks),
+            ("GET", DOWNLOAD) => Some(Step::Download),
+            ("POST", REPORT) => Some(Step::Report),
+            _ => None,
+        }
+    }
+}
+
 /// The headers that the handlers and this file read. The proxy passes on these and no others.
 pub const HEADERS_READ: [&str; 8] = [
     "Content-Type",

@@ -1,12 +1,11 @@
 //! GET /xyz/api/cleaner/tasks: the list of tasks. Also the check of the id that the other two endpoints are given.
 
 use crate::data::Data;
-use crate::reply::{Finding, Reply, Step};
+use crate::http1::{quoted, shown};
+use crate::reply::{Finding, Reply};
 
 pub fn get_tasks(data: &Data) -> Result<Reply, String> {
-    let mut reply = Reply::json(data.tasks()?);
-    reply.learnt.step = Some(Step::Tasks);
-    Ok(reply)
+    Ok(Reply::json(data.tasks()?))
 }
 
 /// What is wrong with the id of a task that a client sent, if anything is.
@@ -17,14 +16,14 @@ pub fn check_id(id: Option<&str>, data: &Data) -> Result<Option<Finding>, String
         None => (400, "the request does not say which task it is for: it has no id".to_owned()),
         Some(id) if ids.iter().any(|listed| listed == id) => return Ok(None),
         Some(id) if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()) => {
-            (400, format!("the id {id:?} is not a number"))
+            (400, format!("the id {} is not a number", quoted(id.as_bytes())))
         }
-        Some(id) => (404, format!("there is no task with the id {id}")),
+        Some(id) => (404, format!("there is no task with the id {}", shown(id))),
     };
     Ok(Some(Finding {
         status,
         sentence,
         expected: format!("the id of a task as tasks.json lists them: {listed}"),
-        received: id.map_or_else(|| "no id".to_owned(), |id| format!("id={id}")),
+        received: id.map_or_else(|| "no id".to_owned(), |id| format!("id={}", shown(id))),
     }))
 }
