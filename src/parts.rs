@@ -138,6 +138,7 @@ struct Seen {
     heads: VecDeque<PartHead>,
     begun_parts: usize,
     has_headless_part: bool,
+    has_last_delimiter: bool,
 }
 
 impl Heads {
@@ -149,6 +150,11 @@ impl Heads {
     /// How many parts have begun, whole or not.
     pub fn begun_parts(&self) -> usize {
         self.seen.borrow().begun_parts
+    }
+
+    /// Whether the body came to its end.
+    pub fn has_last_delimiter(&self) -> bool {
+        self.seen.borrow().has_last_delimiter
     }
 
     /// Whether the header lines of the last of them do not end.
@@ -223,6 +229,7 @@ impl<R: Read> PartHeads<R> {
             }
             Kind::Last if begins_line => {
                 self.skip_to(behind, format!("--{}--\r\n", self.new_boundary), Place::End);
+                self.heads.seen.borrow_mut().has_last_delimiter = true;
             }
             Kind::Unknown if begins_line => return false,
             _ => self.ready = behind,

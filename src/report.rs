@@ -10,7 +10,7 @@ use crate::server::Request;
 use crate::tasks::check_id;
 use multipart::server::Multipart;
 use ring::digest::{Context, SHA256};
-use std::io::{self, BufRead, ErrorKind, Write};
+use std::io::{self, BufRead, Write};
 use tempfile::{NamedTempFile, TempPath};
 
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
@@ -148,19 +148,18 @@ impl Report<'_> {
 
     fn note_broken(&mut self, error: &io::Error, boundary: &str, heads: &Heads) {
         let number = heads.begun_parts();
-        let sentence = match error.kind() {
-            _ if heads.has_headless_part() => {
-                format!("the header lines of part {number} of the report do not end with an empty line (CR LF, CR LF)")
-            }
-            ErrorKind::UnexpectedEof if number == 0 => {
-                let boundary = quoted(boundary.as_bytes());
-                format!("the boundary {boundary} of the Content-Type does not occur in the report")
-            }
-            ErrorKind::UnexpectedEof => format!("the report breaks off in part {number}: its last boundary is missing"),
-            _ => format!("the report is malformed in part {number}: {error}"),
+        let sentence = if heads.has_headless_part() {
+            format!("the header lines of part {number} of the report do not end with an empty line (CR LF, CR LF)")
+        } else if number == 0 {
+            let boundary = quoted(boundary.as_bytes());
+            format!("the boundary {boundary} of the Content-Type does not occur in the report")
+        } else if !heads.has_last_delimiter() {
+            format!("the report breaks off in part {number}: its last boundary is missing")
+        } else {
+            format!("the report is malformed in part {number}: {error}")
         };
         let expected = format!("parts between lines \"--{boundary}\", and \"--{boundary}--\" at the end");
-        self.note(400, sentence, &expected, &format!("{} parts", self.parts.len()));
+        self.note(400, sentence, &expected, &format!("{number} parts"));
     }
 
     fn check_files(&mut self) {
