@@ -51,6 +51,9 @@ impl Console {
         let shared = Arc::clone(&console.shared);
         let print_all = move || {
             loop {
+                shared.wait();
+                // Many lines at once cost as little as one, and nobody reads faster.
+                std::thread::sleep(COLLECT);
                 let text = shared.take();
                 // A closed standard output is no reason to stop serving; nobody is there to be told.
                 io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).ok();
@@ -85,17 +88,22 @@ impl Console {
 }
 
 impl Shared {
-    /// Waits for text and takes all there is.
-    fn take(&self) -> String {
+    /// Waits until there is something to print.
+    fn wait(&self) {
         let mut queue = self.lock();
         queue.printing = false;
         self.changed.notify_all();
+        queue.printer_waits = true;
         while queue.text.is_empty() && queue.lost_lines == 0 {
-            queue.printer_waits = true;
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         queue.printer_waits = false;
         queue.printing = true;
+    }
+
+    /// All that is to be printed now.
+    fn take(&self) -> String {
+        let mut queue = self.lock();
         let mut text = std::mem::take(&mut queue.text);
         match std::mem::take(&mut queue.lost_lines) {
             0 => {}
@@ -122,4 +130,5 @@ pub fn print_now(text: &str) {
 
 /// Some five thousand lines.
 const QUEUE_BYTES: usize = 512 * 1024;
+const COLLECT: Duration = Duration::from_millis(5);
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);

@@ -341,9 +341,13 @@ fn too_long(bytes: &[u8]) -> Refusal {
 
 /// Names the line and the mistake in a head that httparse has refused.
 fn explain(bytes: &[u8]) -> Refusal {
+    let whole_lines = memchr::memchr_iter(b'\n', bytes).count();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let mistake = if index == 0 { request_line_mistake(line) } else { header_mistake(line) };
+        let mistake = match index {
+            0 => request_line_mistake(line),
+            _ => header_mistake(line, index < whole_lines),
+        };
         if let Some((status, mistake)) = mistake {
             return malformed(index + 1, line, status, &mistake);
         }
@@ -355,6 +359,9 @@ fn request_line_mistake(line: &[u8]) -> Option<(u16, String)> {
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     if let Some(control) = control_character(line) {
         return Some((400, format!("holds {control}")));
+    }
+    if line.contains(&b'\t') {
+        return Some((400, "holds a tab; its words are parted by single spaces".to_owned()));
     }
     let version = match words.as_slice() {
         [_, _, version] => *version,
@@ -376,7 +383,7 @@ fn request_line_mistake(line: &[u8]) -> Option<(u16, String)> {
     }
 }
 
-fn header_mistake(line: &[u8]) -> Option<(u16, String)> {
+fn header_mistake(line: &[u8], is_whole: bool) -> Option<(u16, String)> {
     let colon = line.iter().position(|byte| *byte == b':');
     let name = &line[..colon.unwrap_or(line.len())];
     let mistake = if line.is_empty() {
@@ -385,7 +392,7 @@ fn header_mistake(line: &[u8]) -> Option<(u16, String)> {
         "begins with a space, which folds it into the line before; that is not allowed any more".to_owned()
     } else if let Some(control) = control_character(line) {
         format!("holds {control}")
-    } else if colon.is_none() {
+    } else if colon.is_none() && is_whole {
         "is a header without a colon".to_owned()
     } else if name.is_empty() {
         "is a header without a name".to_owned()
@@ -424,8 +431,14 @@ pub fn is_timeout(error: &io::Error) -> bool {
 
 /// Bytes that somebody sent, made safe to print: in quotes, escaped, and no longer than a line.
 pub fn quoted(bytes: &[u8]) -> String {
+    let dots = if bytes.len() > MAX_QUOTED_BYTES { "..." } else { "" };
+    quoted_whole(&bytes[..bytes.len().min(MAX_QUOTED_BYTES)]) + dots
+}
+
+/// The same, however long.
+pub fn quoted_whole(bytes: &[u8]) -> String {
     let mut text = String::from("\"");
-    for chunk in bytes[..bytes.len().min(MAX_QUOTED_BYTES)].utf8_chunks() {
+    for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
             match character {
                 '\'' => text.push('\''),
@@ -434,7 +447,7 @@ pub fn quoted(bytes: &[u8]) -> String {
         }
         text.push_str(&chunk.invalid().escape_ascii().to_string());
     }
-    text + if bytes.len() > MAX_QUOTED_BYTES { "\"..." } else { "\"" }
+    text + "\""
 }
 
 /// What a client sent, without the quotes where it needs none.
@@ -453,7 +466,12 @@ pub fn to_text(bytes: &[u8]) -> String {
 
 /// 1234567 as 1,234,567 bytes.
 pub fn in_bytes(number: u64) -> String {
-    format!("{} {}", grouped(number), if number == 1 { "byte" } else { "bytes" })
+    counted(number, "byte")
+}
+
+/// So many things, e.g. 1 part or 2 parts.
+pub fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
 /// 1234567 as 1,234,567.

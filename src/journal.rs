@@ -2,7 +2,7 @@
 //! a line of JSON; at the end the checklist of what the client has done.
 
 use crate::console::Console;
-use crate::http1::{Head, grouped, in_bytes, quoted, shown, to_text};
+use crate::http1::{Head, grouped, in_bytes, quoted_whole, shown, to_text};
 use crate::reply::{Learnt, Part, json_object};
 use crate::server::Step;
 use serde_json::{Value, json};
@@ -47,6 +47,9 @@ struct Tally {
     requests: u64,
     with_findings: u64,
     refused: u64,
+    /// Only a range was asked for.
+    partial: u64,
+    /// The client did not get all of the answer.
     incomplete: u64,
 }
 
@@ -105,20 +108,25 @@ impl Journal {
         let mut text = "\nWhat the client did:".to_owned();
         let mut checklist = serde_json::Map::new();
         for ((_, name), tally) in STEPS.iter().zip(tallies) {
-            let Tally { requests, with_findings, refused, incomplete } = tally;
+            let Tally { requests, with_findings, refused, partial, incomplete } = tally;
             let times = match requests {
                 0 => "never".to_owned(),
                 1 => "once".to_owned(),
                 _ => format!("{} times", grouped(requests)),
             };
             append(&mut text, format_args!("\n  {name:<9} {times}"));
-            for (count, what) in [(with_findings, "with findings"), (refused, "refused"), (incomplete, "not complete")]
-            {
+            let details = [
+                (with_findings, "with findings"),
+                (refused, "refused"),
+                (partial, "only in part"),
+                (incomplete, "not complete"),
+            ];
+            for (count, what) in details {
                 if count > 0 {
                     append(&mut text, format_args!(", {} {what}", grouped(count)));
                 }
             }
-            let counts = json!({ "requests": requests, "with_findings": with_findings, "refused": refused, "incomplete": incomplete });
+            let counts = json!({ "requests": requests, "with_findings": with_findings, "refused": refused, "partial": partial, "incomplete": incomplete });
             checklist.insert((*name).to_owned(), counts);
         }
         self.console.print(&text);
@@ -133,6 +141,7 @@ impl Journal {
         tally.requests += 1;
         tally.with_findings += u64::from(!event.learnt.findings.is_empty());
         tally.refused += u64::from(event.status >= 400);
+        tally.partial += u64::from(event.status == 206);
         tally.incomplete += u64::from(event.undelivered.is_some());
     }
 
@@ -179,7 +188,7 @@ impl Journal {
 
 fn part_line(part: &Part) -> String {
     let content =
-        part.file_name.as_ref().or(part.value.as_ref()).map(|text| quoted(text.as_bytes())).unwrap_or_default();
+        part.file_name.as_ref().or(part.value.as_ref()).map(|text| quoted_whole(text.as_bytes())).unwrap_or_default();
     let content_type = part.content_type.as_deref().map_or_else(|| "no type".to_owned(), shown);
     let (field, bytes) = (shown(&part.field), in_bytes(part.size_bytes));
     format!("{field}  {content}  {content_type}  {bytes}  sha256 {}", part.sha256)

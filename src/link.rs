@@ -242,7 +242,8 @@ impl Tls {
                 | Lacks::NamedGroupsExtensionRequired,
             ) => OLD_TLS.to_owned(),
             rustls::Error::PeerIncompatible(Lacks::NoCipherSuitesInCommon) => {
-                "offers no cipher suite that is safe: it needs one with ECDHE_ECDSA and AES-GCM or ChaCha20, or TLS 1.3"
+                "offers no cipher suite that is safe: it needs TLS 1.3, or for TLS 1.2 one with ECDHE_ECDSA (ECDHE_RSA \
+                 where --cert is RSA) and AES-GCM or ChaCha20"
                     .to_owned()
             }
             rustls::Error::PeerIncompatible(Lacks::NoKxGroupsInCommon) => {

@@ -211,8 +211,13 @@ impl<R: Read> PartHeads<R> {
     fn advance_content(&mut self) -> bool {
         let delimiter_bytes = self.delimiter.needle().len();
         let Some(found) = self.delimiter.find(&self.buffer[self.ready..]) else {
-            // The end could be the beginning of a delimiter.
-            self.ready = self.ready.max((self.buffer.len() + 1).saturating_sub(delimiter_bytes));
+            // The end could be the beginning of a delimiter, or of the CR LF before it, which `multipart` 0.18 takes for
+            // content where it gets the CR alone.
+            let mut end = (self.buffer.len() + 1).saturating_sub(delimiter_bytes);
+            if end > 0 && self.buffer[end - 1] == b'\r' {
+                end -= 1;
+            }
+            self.ready = self.ready.max(end);
             return self.ready > self.handed_on;
         };
         self.ready += found;
@@ -300,7 +305,10 @@ impl<R: Read> Read for PartHeads<R> {
                 return Ok(inserted);
             }
             if self.handed_on < self.ready {
-                let count = (&self.buffer[self.handed_on..self.ready]).read(out)?;
+                let mut count = (&self.buffer[self.handed_on..self.ready]).read(out)?;
+                if count > 1 && out[count - 1] == b'\r' {
+                    count -= 1;
+                }
                 self.handed_on += count;
                 return Ok(count);
             }
@@ -331,3 +339,68 @@ fn kind(behind: &[u8]) -> Kind {
 const STAND_IN: &str = "Content-Disposition: form-data; name=\"part\"\r\n\r\n";
 const MAX_PART_HEAD_BYTES: usize = 16 * 1024;
 const READ_BYTES: usize = 32 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use multipart::server::Multipart;
+
+    /// Gives so many bytes at a time.
+    struct Slow<'a>(&'a [u8], usize);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let count = self.1.min(out.len());
+            self.0.read(&mut out[..count])
+        }
+    }
+
+    #[test]
+    fn contents_come_out_whole_however_the_body_is_cut() {
+        let content: Vec<u8> = b"\r\n--b\r--bb\r\n-".iter().copied().cycle().take(3000).collect();
+        let body = [b"--b\r\nContent-Disposition: x; name=a\r\n\r\n", &content[..], b"\r\n--b--\r\n"].concat();
+        for piece_bytes in (1..100).chain(1000..1050).chain([body.len() - 9, body.len() - 8, body.len()]) {
+            let source = PartHeads::new(Slow(&body, piece_bytes), "b");
+            let (heads, new_boundary) = (source.heads(), source.new_boundary());
+            let mut multipart = Multipart::with_body(source, new_boundary);
+            let mut entry = multipart.read_entry().unwrap().unwrap();
+            let mut received = Vec::new();
+            entry.data.read_to_end(&mut received).unwrap();
+            assert!(received == content, "{} bytes in pieces of {piece_bytes}", received.len());
+            assert_eq!(heads.next().field().as_deref(), Some("a"));
+            assert!(multipart.read_entry().unwrap().is_none() && heads.has_last_delimiter());
+        }
+    }
+
+    #[test]
+    fn every_length_of_a_content_comes_out_whole() {
+        let content = vec![b'x'; 70_000];
+        for length in (8_000..8_400).chain(16_300..16_500).chain(32_600..32_900).chain(65_300..65_700) {
+            let body = [b"--b\r\n\r\n", &content[..length], b"\r\n--b\r\n\r\nx\r\n--b--"].concat();
+            let source = PartHeads::new(body.as_slice(), "b");
+            let new_boundary = source.new_boundary();
+            let mut multipart = Multipart::with_body(source, new_boundary);
+            let mut received = Vec::new();
+            multipart.read_entry().unwrap().unwrap().data.read_to_end(&mut received).unwrap();
+            assert_eq!(received.len(), length);
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_found_with_quotes_or_without() {
+        for (value, name, expected) in [
+            ("form-data; name=a", "name", Some("a")),
+            ("form-data; NAME = \"a;b\" ; x=y", "name", Some("a;b")),
+            ("form-data; filename=\"name=x\"; name=y", "name", Some("y")),
+            ("form-data; filename=\"C:\\dir\\a.zip\"", "filename", Some("C:\\dir\\a.zip")),
+            ("form-data; filename=\"a\\\"b\\\\c\"", "filename", Some("a\"b\\c")),
+            ("form-data; filename=\"a \"b\" c\"; name=z", "name", Some("z")),
+            ("form-data; name", "name", Some("")),
+            ("form-data", "name", None),
+            ("name=a", "name", None),
+        ] {
+            let found = parameter(value.as_bytes(), name);
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{value}");
+        }
+    }
+}

@@ -354,8 +354,8 @@ impl Drop for Busy<'_> {
 }
 
 const MAX_CONNECTIONS: usize = 512;
-/// So many more are told that there are too many.
-const MAX_REFUSED_CONNECTIONS: usize = 64;
+/// So many more at a time are told that there are too many; a flood beyond that is closed without a word.
+const MAX_REFUSED_CONNECTIONS: usize = 128;
 const CROWDED: &str = "there are more than 512 connections; close those that are not used";
 /// For those who are refused anyway.
 const CROWDED_TIMEOUT: Duration = Duration::from_secs(2);

@@ -16,8 +16,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Makes the folder where it is missing, makes sure that no other server has it, and removes the ready.json that a
-    /// killed server has left there.
+    /// Makes the folder where it is missing, makes sure that no other server has it, and removes what a killed server
+    /// has left there: its ready.json, and files that were not whole.
     pub fn open(folder: PathBuf) -> Result<Record, Failure> {
         let lock = fs::create_dir_all(folder.join(REPORTS)).and_then(|()| File::create(folder.join(LOCK)));
         let lock = lock.map_err(|error| unusable(&folder, &error))?;
@@ -29,7 +29,8 @@ impl Record {
             }
             Err(TryLockError::Error(error)) => return Err(unusable(&folder, &error)),
         }
-        remove(&folder.join(READY)).map_err(|error| unusable(&folder, &error))?;
+        let cleared = remove(&folder.join(READY)).and_then(|()| remove_incoming(&folder.join(REPORTS)));
+        cleared.map_err(|error| unusable(&folder, &error))?;
         Ok(Record { folder, _lock: lock })
     }
 
@@ -85,7 +86,7 @@ pub struct Reports {
 impl Reports {
     /// A file that goes away again unless it is kept.
     pub fn begin(&self) -> io::Result<NamedTempFile> {
-        tempfile::Builder::new().prefix(".incoming-").tempfile_in(&self.folder)
+        tempfile::Builder::new().prefix(INCOMING).tempfile_in(&self.folder)
     }
 
     /// Gives it the name that the client sent, as far as that is safe; with a number where the name is taken.
@@ -132,6 +133,16 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+fn remove_incoming(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(INCOMING) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn unusable(folder: &Path, error: &io::Error) -> Failure {
     let what = format!("cannot write into {}: {error}", folder.display());
     Failure::new(what, "name a folder with --record that can be made and written to")
@@ -140,6 +151,8 @@ fn unusable(folder: &Path, error: &io::Error) -> Failure {
 const READY: &str = "ready.json";
 const LOCK: &str = ".lock";
 const REPORTS: &str = "reports";
+/// Begins the names of files on their way; no kept file's name begins with a dot.
+const INCOMING: &str = ".incoming-";
 const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
 /// File systems allow 255 bytes, and a character takes up to four; a number may still be added.
 const MAX_STEM_CHARACTERS: usize = 50;

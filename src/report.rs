@@ -2,7 +2,7 @@
 //! answers with the data folder's verdict whatever came. The only file that uses `multipart`.
 
 use crate::data::Data;
-use crate::http1::quoted;
+use crate::http1::{counted, quoted};
 use crate::parts::{Heads, PartHead, PartHeads, parameter};
 use crate::record::Reports;
 use crate::reply::{Finding, Part, Reply};
@@ -75,10 +75,12 @@ impl Report<'_> {
             }
         };
         match ended {
-            Ok(()) => self.keep_files(),
+            Ok(()) => {
+                self.keep_files();
+                self.check_files();
+            }
             Err(error) => self.note_broken(&error, boundary, &heads),
         }
-        self.check_files();
     }
 
     fn read_part(&mut self, head: &PartHead, data: &mut impl BufRead) -> io::Result<()> {
@@ -117,7 +119,9 @@ impl Report<'_> {
             self.id.clone_from(&value);
         }
         let sha256 = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.files.extend(file.map(|file| (self.parts.len(), file.into_temp_path())));
+        // A form in which no file was chosen has neither name nor content.
+        let is_chosen = size_bytes > 0 || file_name.as_ref().is_some_and(|name| !name.is_empty());
+        self.files.extend(file.filter(|_| is_chosen).map(|file| (self.parts.len(), file.into_temp_path())));
         let content_type = head.content_type().map(limited);
         let (field, file_name) = (limited(field), file_name.map(limited));
         self.parts.push(Part { field, file_name, content_type, size_bytes, sha256, value, saved: None });
@@ -159,7 +163,7 @@ impl Report<'_> {
             format!("the report is malformed in part {number}: {error}")
         };
         let expected = format!("parts between lines \"--{boundary}\", and \"--{boundary}--\" at the end");
-        self.note(400, sentence, &expected, &format!("{number} parts"));
+        self.note(400, sentence, &expected, &counted(number as u64, "part"));
     }
 
     fn check_files(&mut self) {
@@ -167,7 +171,7 @@ impl Report<'_> {
             self.parts.iter().filter(|part| part.file_name.as_ref().is_some_and(|name| !name.is_empty())).peekable();
         let expected = "a part with a file name and content";
         if files.peek().is_none() {
-            let received = format!("{} parts, none with a file name", self.parts.len());
+            let received = format!("{}, none with a file name", counted(self.parts.len() as u64, "part"));
             self.note(422, "the report has no file part".to_owned(), expected, &received);
         } else if let Some(name) = files.find(|part| part.size_bytes == 0).and_then(|part| part.file_name.clone()) {
             let name = quoted(name.as_bytes());

@@ -177,7 +177,9 @@ fn path_and_id(target: &str) -> (String, Option<String>) {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = percent_decode_str(path).decode_utf8_lossy();
     let path = if path.starts_with('/') { format!("/{}", path.trim_start_matches('/')) } else { path.into_owned() };
-    let id = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "id").map(|(_, id)| id.into_owned());
+    let decoded = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let id = pairs.find(|(name, _)| decoded(name) == "id").map(|(_, value)| decoded(value));
     (path, id)
 }
 

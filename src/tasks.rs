@@ -10,16 +10,17 @@ pub fn get_tasks(data: &Data) -> Result<Reply, String> {
 
 /// What is wrong with the id of a task that a client sent, if anything is.
 pub fn check_id(id: Option<&str>, data: &Data) -> Result<Option<Finding>, String> {
-    let Some(ids) = data.task_ids()? else { return Ok(None) };
-    let listed = ids.join(", ");
-    let (status, sentence) = match id {
-        None => (400, "the request does not say which task it is for: it has no id".to_owned()),
-        Some(id) if ids.iter().any(|listed| listed == id) => return Ok(None),
-        Some(id) if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()) => {
+    let ids = data.task_ids()?;
+    let (status, sentence) = match (id, &ids) {
+        (None, _) => (400, "the request does not say which task it is for: it has no id".to_owned()),
+        (Some(_), None) => return Ok(None),
+        (Some(id), Some(ids)) if ids.iter().any(|listed| listed == id) => return Ok(None),
+        (Some(id), _) if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()) => {
             (400, format!("the id {} is not a number", quoted(id.as_bytes())))
         }
-        Some(id) => (404, format!("there is no task with the id {}", shown(id))),
+        (Some(id), _) => (404, format!("there is no task with the id {}", shown(id))),
     };
+    let listed = ids.unwrap_or_default().join(", ");
     Ok(Some(Finding {
         status,
         sentence,

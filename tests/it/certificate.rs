@@ -1,0 +1,158 @@
+//! The certificate and TLS: whom a client must trust, under which names, and what is said to one that does not.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::version::{TLS12, TLS13};
+use rustls::{CertificateError, ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore};
+use tempfile::TempDir;
+
+use crate::connection::{Connection, client_configuration};
+use crate::support::{Server, TASKS, loopback_addresses, text};
+
+#[test]
+fn the_certificate_verifies_for_every_local_name() {
+    let server = Server::start(&[]);
+    for address in loopback_addresses() {
+        for name in ["localhost", "LOCALHOST", "127.0.0.1", "::1"] {
+            // `connect_to` has verified the name.
+            let mut connection = server.connect_to(address, name);
+            connection.send(format!("GET {TASKS} HTTP/1.1\r\nHost: {name}\r\n\r\n"));
+
+            assert_eq!(connection.read_response(false).status, 200, "{name} at {address}");
+        }
+    }
+}
+
+#[test]
+fn the_certificate_is_for_no_other_name() {
+    let server = Server::start(&[]);
+    for name in ["example.org", "a.localhost", "127.0.0.2", "::2"] {
+        let trust = client_configuration(server.authority(), rustls::ALL_VERSIONS);
+
+        let error = handshake(&server, name, trust).expect_err("the name is wrong");
+
+        let reason = rejection(&error);
+        let wrong_name =
+            matches!(reason, CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. });
+        assert!(wrong_name, "{name}: {reason:?}");
+    }
+}
+
+#[test]
+fn certificate_pem_is_the_authority_alone_and_no_key() {
+    let server = Server::start(&[]);
+    let pem = fs::read(server.record.path().join("certificate.pem")).expect("certificate.pem");
+
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect();
+    let [Ok(authority)] = certificates.as_slice() else {
+        panic!("not one certificate: {certificates:?}");
+    };
+    let connection = server.connect();
+    let shown = connection.agreed().peer_certificates().expect("the server has a certificate");
+    assert_ne!(shown.first(), Some(authority), "the server shows the authority itself");
+    let pem = String::from_utf8(pem).expect("PEM is ASCII");
+    assert_eq!(pem.matches("-----BEGIN ").count(), 1, "{pem}");
+    assert!(!pem.contains("PRIVATE KEY"), "{pem}");
+}
+
+#[test]
+fn each_start_makes_a_certificate_of_its_own() {
+    let [one, other] = [Server::start(&[]), Server::start(&[])];
+    let trust = client_configuration(other.authority(), rustls::ALL_VERSIONS);
+
+    let error = handshake(&one, "localhost", trust).expect_err("the authority is another one");
+
+    let reason = rejection(&error);
+    let untrusted = matches!(reason, CertificateError::UnknownIssuer | CertificateError::BadSignature);
+    assert!(untrusted, "{reason:?}");
+}
+
+#[test]
+fn tls_1_2_and_1_3_are_spoken_with_alpn_http_1_1() {
+    let server = Server::start(&[]);
+    for (version, expected) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
+        for (offered, agreed) in
+            [(&[][..], None), (&["http/1.1"], Some("http/1.1")), (&["h2", "http/1.1"], Some("http/1.1"))]
+        {
+            let mut trust = client_configuration(server.authority(), &[version]);
+            trust.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+            let mut connection = handshake(&server, "localhost", trust).expect("a connection");
+
+            connection.send(format!("GET {TASKS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            assert_eq!(connection.read_response(false).status, 200, "{expected:?} {offered:?}");
+            assert_eq!(connection.agreed().protocol_version(), Some(expected));
+            let protocol = connection.agreed().alpn_protocol();
+            assert_eq!(protocol, agreed.map(str::as_bytes), "{expected:?} {offered:?}");
+        }
+    }
+}
+
+#[test]
+fn a_client_can_resume_its_session() {
+    let server = Server::start(&[]);
+    for version in [&TLS12, &TLS13] {
+        let mut trust = client_configuration(server.authority(), &[version]);
+        trust.resumption = Resumption::in_memory_sessions(4);
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            // A clone shares the memory of sessions.
+            let mut connection = handshake(&server, "localhost", trust.clone()).expect("a connection");
+            connection.send(format!("GET {TASKS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+
+            assert_eq!(connection.read_response(false).status, 200, "{version:?}");
+            assert_eq!(connection.agreed().handshake_kind(), Some(expected), "{version:?}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_trust_the_certificate_is_explained_on_the_console() {
+    let server = Server::start(&[]);
+    let trusts_nobody = client_configuration(RootCertStore::empty(), rustls::ALL_VERSIONS);
+
+    let error = handshake(&server, "localhost", trusts_nobody).expect_err("nobody is trusted");
+    assert_eq!(rejection(&error), CertificateError::UnknownIssuer);
+
+    let sentence = server.wait_for_failed_connection();
+    assert!(sentence.contains("trust") && sentence.contains("certificate.pem"), "{sentence}");
+    assert_eq!(server.get(TASKS).status, 200, "the next client");
+}
+
+#[test]
+fn ones_own_certificate_and_key_are_used() {
+    let folder = TempDir::new().expect("a folder");
+    let [certificate, key] = ["own.pem", "key.pem"].map(|name| folder.path().join(name));
+    let own = rcgen::generate_simple_self_signed(["own.example".to_owned()]).expect("a certificate");
+    fs::write(&certificate, own.cert.pem()).expect("the certificate");
+    fs::write(&key, own.signing_key.serialize_pem()).expect("the key");
+    let server = Server::start(&["--cert", text(&certificate), "--key", text(&key)]);
+    assert_eq!(server.ready["certificate"], serde_json::Value::Null);
+
+    let mut roots = RootCertStore::empty();
+    roots.add(own.cert.der().clone()).expect("a root");
+    let trust = client_configuration(roots, rustls::ALL_VERSIONS);
+    let mut connection = handshake(&server, "own.example", trust).expect("a connection");
+
+    connection.send(format!("GET {TASKS} HTTP/1.1\r\nHost: own.example\r\n\r\n"));
+    assert_eq!(connection.read_response(false).status, 200);
+}
+
+fn handshake(server: &Server, name: &str, configuration: ClientConfig) -> io::Result<Connection> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
+    Connection::tls(address, name, Arc::new(configuration))
+}
+
+/// Why the client refused the certificate.
+#[track_caller]
+fn rejection(error: &io::Error) -> CertificateError {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(reason)) => reason.clone(),
+        _ => panic!("the handshake failed otherwise: {error}"),
+    }
+}

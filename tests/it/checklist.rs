@@ -1,0 +1,115 @@
+//! The end: however it is asked for, console and journal say which of the three steps the client did.
+
+use serde_json::{Value, json};
+
+use crate::process::Finished;
+use crate::report::{MULTIPART, form};
+use crate::support::{DOWNLOAD, REPORT, Server, TASKS};
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_with_the_checklist() {
+    ends_with_the_checklist(Server::interrupt);
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_ends_with_the_checklist() {
+    ends_with_the_checklist(Server::terminate);
+}
+
+#[test]
+fn standard_input_that_closes_ends_with_the_checklist() {
+    ends_with_the_checklist(close_stdin);
+}
+
+fn ends_with_the_checklist(end: fn(&mut Server) -> Finished) {
+    let mut server = Server::start(&["--exit-on-stdin-close"]);
+    for target in [TASKS, TASKS, DOWNLOAD] {
+        assert_eq!(server.get(target).status, 200);
+    }
+
+    let finished = end(&mut server);
+
+    assert_eq!(finished.code, Some(0));
+    let checklist =
+        "\nWhat the client did:\n  tasks     2 times\n  download  once, 1 with findings\n  report    never\n";
+    assert!(finished.stdout.ends_with(checklist), "{}", finished.stdout);
+    let expected =
+        json!({ "tasks": tally([2, 0, 0, 0, 0]), "download": tally([1, 1, 0, 0, 0]), "report": tally([0; 5]) });
+    assert_eq!(stopped(&server), expected);
+    assert!(!server.record.path().join("ready.json").exists());
+}
+
+#[test]
+fn the_checklist_counts_what_was_refused() {
+    let mut server = Server::start(&["--exit-on-stdin-close", "--strict"]);
+    for id in ["1", "2", "7"] {
+        server.get(&format!("{DOWNLOAD}?id={id}"));
+    }
+    server.post(REPORT, "text/plain", b"PASSED");
+    server.post(REPORT, MULTIPART, &form(b""));
+    server.post(REPORT, MULTIPART, &form(b"x"));
+
+    let finished = close_stdin(&mut server);
+
+    let checklist = "  tasks     never\n  download  3 times, 1 with findings, 1 refused\n  \
+        report    3 times, 2 with findings, 2 refused\n";
+    assert!(finished.stdout.ends_with(checklist), "{}", finished.stdout);
+    let expected =
+        json!({ "tasks": tally([0; 5]), "download": tally([3, 1, 1, 0, 0]), "report": tally([3, 2, 2, 0, 0]) });
+    assert_eq!(stopped(&server), expected);
+}
+
+#[test]
+fn only_the_three_steps_are_counted() {
+    let mut server = Server::start(&["--exit-on-stdin-close"]);
+    server.request("HEAD", TASKS, &[]);
+    server.request("OPTIONS", REPORT, &[]);
+    server.request("DELETE", TASKS, &[]);
+    server.get("/tasks");
+
+    let finished = close_stdin(&mut server);
+
+    let checklist = "  tasks     never\n  download  never\n  report    never\n";
+    assert!(finished.stdout.ends_with(checklist), "{}", finished.stdout);
+}
+
+/// A client developer who reads "never" would look for the mistake in the wrong place.
+#[test]
+fn a_step_that_the_server_could_not_do_is_not_called_never() {
+    let mut server = Server::start(&["--exit-on-stdin-close", "--max-upload", "1K"]);
+    let (response, _) = server.recorded(|server| server.post(REPORT, MULTIPART, &form(&[b'x'; 2000])));
+    response.assert_error(413);
+
+    let finished = close_stdin(&mut server);
+
+    assert!(finished.stdout.ends_with("  report    once, 1 refused\n"), "{}", finished.stdout);
+}
+
+#[test]
+fn without_the_option_a_closed_standard_input_means_nothing() {
+    let mut server = Server::start(&[]);
+
+    server.close_stdin();
+
+    for _ in 0..20 {
+        assert_eq!(server.get(TASKS).status, 200);
+    }
+}
+
+fn close_stdin(server: &mut Server) -> Finished {
+    server.close_stdin();
+    server.wait_for_end()
+}
+
+fn stopped(server: &Server) -> Value {
+    let journal = server.journal();
+    let last = journal.last().expect("the start at least");
+    assert_eq!(last["event"], "stop");
+    last["checklist"].clone()
+}
+
+fn tally([requests, with_findings, refused, partial, incomplete]: [u64; 5]) -> Value {
+    json!({ "requests": requests, "with_findings": with_findings, "refused": refused, "partial": partial, "incomplete": incomplete })
+}

@@ -1,0 +1,277 @@
+//! Starting and stopping: what the program says when it cannot start, and what it leaves behind.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+use crate::support::{Finished, Server, TASKS, WITH_AND_WITHOUT_TLS, data_folder, loopback_addresses, run, text};
+
+#[test]
+fn ready_json_says_where_the_server_is_and_whom_to_trust() {
+    let server = Server::start(&[]);
+
+    let port = server.port();
+    assert_ne!(port, 0);
+    let certificate = fs::canonicalize(server.record.path()).expect("the folder");
+    let expected = serde_json::json!({
+        "url": format!("https://localhost:{port}"),
+        "port": port,
+        "pid": server.process_id(),
+        "certificate": text(&certificate.join("certificate.pem")),
+    });
+    assert_eq!(server.ready, expected);
+}
+
+#[test]
+fn ready_json_names_no_certificate_where_there_is_none() {
+    let server = Server::start(&["--http"]);
+
+    assert_eq!(server.url(), format!("http://localhost:{}", server.port()));
+    assert_eq!(server.ready["certificate"], serde_json::Value::Null);
+    assert!(server.ready.as_object().expect("an object").contains_key("certificate"));
+    assert!(!server.record.path().join("certificate.pem").exists());
+}
+
+#[test]
+fn a_missing_record_folder_is_made() {
+    let parent = TempDir::new().expect("a folder");
+    let record = parent.path().join("a").join("b");
+    let (_listener, port) = taken(Ipv4Addr::LOCALHOST.into());
+
+    // The port is taken, so that the program ends by itself.
+    run(&["--record", text(&record), "--port", &port]);
+
+    assert!(record.is_dir());
+}
+
+#[test]
+fn a_stale_ready_json_is_gone_before_the_port_is_tried() {
+    let record = TempDir::new().expect("a folder");
+    let ready = record.path().join("ready.json");
+    fs::write(&ready, "{\"pid\": 1}").expect("the stale file");
+    let (_listener, port) = taken(Ipv4Addr::LOCALHOST.into());
+
+    let refused = run(&["--record", text(record.path()), "--port", &port]);
+
+    assert_eq!(refused.code, Some(1));
+    assert!(!ready.exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn interrupted_or_terminated_the_program_ends_with_0_and_removes_ready_json() {
+    for arguments in WITH_AND_WITHOUT_TLS {
+        let mut server = Server::start(arguments);
+        let ready = server.record.path().join("ready.json");
+        assert!(ready.exists());
+        assert_eq!(server.get(TASKS).status, 200);
+
+        let ended = server.terminate();
+
+        assert_eq!(ended.code, Some(0), "SIGTERM {arguments:?}");
+        assert!(!ready.exists(), "SIGTERM {arguments:?}");
+
+        // An open connection must not hold the end up.
+        let server = Server::start(arguments);
+        let connection = server.connect();
+        let ended = server.stop();
+        assert_eq!(ended.code, Some(0), "SIGINT {arguments:?}");
+        drop(connection);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn the_end_loses_no_line_about_a_request() {
+    let server = Server::start(&[]);
+    let targets: Vec<String> = (0..100).map(|i| format!("{TASKS}?i={i}")).collect();
+    for target in &targets {
+        assert_eq!(server.get(target).status, 200);
+    }
+
+    let ended = server.stop();
+
+    let events = ended.stdout.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit()));
+    let logged: Vec<&str> = events.filter_map(|line| line.split("  ").nth(2)).collect();
+    assert_eq!(logged, targets);
+}
+
+#[test]
+fn the_banner_has_the_full_urls_and_what_to_trust() {
+    let server = Server::start(&[]);
+    for path in ["/tasks", "/tasks/download", "/tasks/report"] {
+        let url = format!("{}/xyz/api/cleaner{path}", server.url());
+        server.wait_for_line(|line| line.contains(&url));
+    }
+    let certificate = server.ready["certificate"].as_str().expect("a path");
+    server.wait_for_line(|line| line.contains(certificate));
+    server.wait_for_line(|line| line.contains("Ctrl+C"));
+}
+
+#[test]
+fn a_host_is_listened_on_alone_and_warned_about_beyond_loopback() {
+    let server = Server::start(&["--host", "127.0.0.1"]);
+    assert_eq!(server.get(TASKS).status, 200);
+    for address in loopback_addresses().into_iter().filter(IpAddr::is_ipv6) {
+        let refused = TcpStream::connect((address, server.port()));
+        let error = refused.expect_err("nobody listens there").kind();
+        assert_eq!(error, ErrorKind::ConnectionRefused, "{address}");
+    }
+
+    let server = Server::start(&["--host", "0.0.0.0"]);
+    assert_eq!(server.get(TASKS).status, 200);
+    server.wait_for_line(|line| line.starts_with("Warning") && line.contains("other machines"));
+}
+
+#[test]
+fn a_taken_port_is_named_and_another_one_offered() {
+    for address in loopback_addresses() {
+        let (listener, port) = taken(address);
+
+        let refused = run(&["--port", &port]);
+
+        let (what, remedy) = failure(&refused);
+        let taken = listener.local_addr().expect("an address").to_string();
+        assert_eq!(what, format!("cannot listen on {taken}: another program uses the port"));
+        let (_, offered) = remedy.split_once("--port ").expect("an offer");
+        assert_ne!(offered, port, "{remedy}");
+        let free: u16 = offered.parse().expect("the offer ends with a port");
+        assert!(free > 0);
+    }
+}
+
+#[test]
+fn an_address_of_another_machine_stops_the_start() {
+    for host in ["192.0.2.1", "no.such.host.invalid"] {
+        let refused = run(&["--host", host, "--port", "0"]);
+
+        let (what, _) = failure(&refused);
+        assert!(what.contains(host), "{what}");
+    }
+}
+
+#[test]
+fn broken_data_stop_the_start_with_file_line_and_column() {
+    let folder = data_folder();
+    for name in ["report.json", "tasks.json"] {
+        let file = folder.path().join(name);
+        fs::write(&file, "{\n  \"a\": [,]\n}\n").expect("the broken file");
+
+        let refused = run(&["--data", text(folder.path()), "--port", "0"]);
+
+        let (what, remedy) = failure(&refused);
+        for word in [text(&file), "line 2", "column 9"] {
+            assert!(what.contains(word), "{word} in: {what}");
+        }
+        assert!(remedy.contains("--write-data"), "{remedy}");
+    }
+}
+
+#[test]
+fn a_data_folder_that_is_not_there_stops_the_start() {
+    let parent = TempDir::new().expect("a folder");
+    let missing = parent.path().join("missing");
+
+    let refused = run(&["--data", text(&missing), "--port", "0"]);
+
+    let (what, _) = failure(&refused);
+    assert!(what.contains(text(&missing)), "{what}");
+}
+
+#[test]
+fn a_certificate_without_its_key_stops_the_start() {
+    let (folder, certificate, key) = certificate_and_key();
+    let certificate = text(&folder.path().join(certificate)).to_owned();
+    let key = text(&folder.path().join(key)).to_owned();
+    for (given, value, missing) in [("--cert", &certificate, "--key"), ("--key", &key, "--cert")] {
+        let refused = run(&[given, value, "--port", "0"]);
+
+        let (what, remedy) = failure(&refused);
+        let said = format!("{what} {remedy}");
+        assert!(said.contains(given) && said.contains(missing), "{said}");
+    }
+}
+
+#[test]
+fn a_key_that_does_not_fit_the_certificate_stops_the_start() {
+    let (folder, certificate, _) = certificate_and_key();
+    let (other_folder, _, other_key) = certificate_and_key();
+    let certificate = folder.path().join(certificate);
+    let key = other_folder.path().join(other_key);
+
+    let refused = run(&["--cert", text(&certificate), "--key", text(&key), "--port", "0"]);
+
+    let (what, _) = failure(&refused);
+    assert!(what.contains(text(&key)) || what.contains(text(&certificate)), "{what}");
+}
+
+#[test]
+fn a_certificate_file_without_a_certificate_stops_the_start() {
+    let (folder, certificate, key) = certificate_and_key();
+    let certificate = folder.path().join(certificate);
+    let key = folder.path().join(key);
+    for content in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        fs::write(&certificate, content).expect("the file");
+
+        let refused = run(&["--cert", text(&certificate), "--key", text(&key), "--port", "0"]);
+
+        let (what, _) = failure(&refused);
+        assert!(what.contains(text(&certificate)), "{content}: {what}");
+    }
+}
+
+#[test]
+fn a_record_folder_that_cannot_be_made_stops_the_start() {
+    let parent = TempDir::new().expect("a folder");
+    let file = parent.path().join("file");
+    fs::write(&file, "not a folder").expect("a file");
+    // Permissions do not stop root; a file in the place of a folder stops everybody.
+    for record in [file.clone(), file.join("record")] {
+        let refused = run(&["--record", text(&record), "--port", "0"]);
+
+        let (what, _) = failure(&refused);
+        assert!(what.contains(text(&record)), "{what}");
+    }
+}
+
+/// What every failed start is: exit code 1, and two lines: what failed, and what to do.
+#[track_caller]
+fn failure(finished: &Finished) -> (String, String) {
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    let lines: Vec<&str> = finished.stderr.lines().collect();
+    let [what, remedy] = lines.as_slice() else {
+        panic!("not two lines:\n{}", finished.stderr);
+    };
+    assert!(!what.is_empty() && !remedy.is_empty(), "{}", finished.stderr);
+    (what.to_string(), remedy.to_string())
+}
+
+/// A port that another program, this one, uses for as long as the listener lives.
+///
+/// It lies below those that systems choose themselves: one of these could meanwhile be given to another test on the
+/// address that is to stay free.
+fn taken(address: IpAddr) -> (TcpListener, String) {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let first = 10_000 + (process::id() + call) % 1000 * 20;
+    let ports = (first..first + 20).filter_map(|port| u16::try_from(port).ok());
+    let mut listeners = ports.filter_map(|port| TcpListener::bind(SocketAddr::new(address, port)).ok());
+    let listener = listeners.next().expect("one of twenty ports is free");
+    let port = listener.local_addr().expect("an address").port();
+    (listener, port.to_string())
+}
+
+/// A certificate for localhost and its key as PEM files in a folder.
+fn certificate_and_key() -> (TempDir, &'static Path, &'static Path) {
+    let folder = TempDir::new().expect("a folder");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let [certificate, key] = [Path::new("certificate.pem"), Path::new("key.pem")];
+    fs::write(folder.path().join(certificate), made.cert.pem()).expect("the certificate");
+    fs::write(folder.path().join(key), made.signing_key.serialize_pem()).expect("the key");
+    (folder, certificate, key)
+}

@@ -1,0 +1,217 @@
+//! Nobody waits for anybody: many stuck clients at once, more connections than there may be, and no descriptors left.
+
+use std::net::TcpStream;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::connection::Connection;
+use crate::support::{
+    DOWNLOAD, LIMIT, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, folder_with_a_large_download, text,
+};
+
+#[test]
+fn nobody_waits_for_171_stuck_clients() {
+    let _turn = take_turn();
+    let folder = folder_with_a_large_download();
+    for arguments in WITH_AND_WITHOUT_TLS {
+        // The timeout is longer than the test, so that all stay stuck until its end.
+        let server = Server::start(&[arguments, &["--timeout", "300", "--data", text(folder.path())]].concat());
+        let _wordless: Vec<TcpStream> = (0..50).map(|_| open(&server)).collect();
+        let _idle: Vec<Connection> = (0..50).map(|_| server.connect()).collect();
+        // Half of the bodies wait in memory, half of them in files.
+        let mut half_bodies: Vec<Connection> =
+            (0..50).map(|index| half_a_body(&server, 900_000 + index % 2 * 300_000)).collect();
+        let mut downloads: Vec<Connection> = (0..20).map(|_| stalled_download(&server)).collect();
+        let trickle = Trickle::start(half_a_body(&server, 0));
+
+        let mut durations: Vec<Duration> = (0..51).map(|_| time_of_get(&server)).collect();
+        durations.sort_unstable();
+        let median = durations[25];
+        eprintln!("{arguments:?}: GET tasks over a new connection beside 171 stuck clients: median {median:?}");
+        assert!(median < Duration::from_millis(250), "{median:?}, of {durations:?}");
+        upload_of_20_mb_succeeds(&server);
+
+        #[cfg(target_os = "linux")]
+        assert!(server.peak_memory_kib() < 64 * 1024, "{} KiB", server.peak_memory_kib());
+        // They were slow, not wrong: who goes on is served.
+        drop(trickle);
+        for connection in &mut half_bodies[..2] {
+            connection.send(vec![b'x'; BODY_BYTES]);
+            assert_eq!(connection.read_response(false).status, 200);
+        }
+        assert_eq!(downloads[0].read_response(false).body.len(), 200_000_000);
+    }
+}
+
+/// Each of them alone would be small enough to wait in memory.
+#[test]
+#[cfg(target_os = "linux")]
+fn three_hundred_stuck_clients_of_a_kind_need_little_memory() {
+    let _turn = take_turn();
+    let folder = folder_with_a_large_download();
+    for arguments in WITH_AND_WITHOUT_TLS {
+        for (what, connect) in [
+            ("half a head", half_a_head as fn(&Server) -> Connection),
+            ("half a body", |server| half_a_body(server, 1_000_000)),
+            ("a stalled download", stalled_download),
+        ] {
+            let server = Server::start(&[arguments, &["--timeout", "300", "--data", text(folder.path())]].concat());
+            let stuck: Vec<Connection> = (0..300).map(|_| connect(&server)).collect();
+            // What was sent before this has most likely arrived by its end.
+            upload_of_20_mb_succeeds(&server);
+
+            let peak = server.peak_memory_kib();
+            assert!(peak < 64 * 1024, "{arguments:?}, {} times {what}: {peak} KiB", stuck.len());
+        }
+    }
+}
+
+/// macOS lets neither a test nor a server have so many descriptors unasked.
+#[test]
+#[cfg(not(target_os = "macos"))]
+fn the_513th_connection_is_503_at_once_and_the_next_is_served_when_others_end() {
+    let _turn = take_turn();
+    for arguments in WITH_AND_WITHOUT_TLS {
+        let server = Server::start(&[arguments, &["--timeout", "300"]].concat());
+        let mut idle: Vec<Connection> = (0..512).map(|_| server.connect()).collect();
+        for connection in &mut idle {
+            connection.send(format!("GET {TASKS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            assert_eq!(connection.read_response(false).status, 200);
+        }
+        for _ in 0..10 {
+            let started = Instant::now();
+
+            let sentence = server.get(TASKS).assert_error(503);
+
+            assert!(sentence.contains("512"), "{sentence}");
+            server.wait_for_line(|line| line.ends_with(&sentence));
+            assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        }
+        assert_serves(&mut idle[511]);
+
+        drop(idle);
+
+        // The server needs a moment to see that they have gone.
+        let deadline = Instant::now() + LIMIT;
+        while server.get(TASKS).status == 503 {
+            assert!(Instant::now() < deadline, "the ended connections still count");
+        }
+        assert_eq!(server.get(TASKS).status, 200);
+        #[cfg(target_os = "linux")]
+        assert!(server.peak_memory_kib() < 64 * 1024, "{} KiB", server.peak_memory_kib());
+    }
+}
+
+/// With 64 descriptors some 50 clients are served at a time. The others wait for their turn, and get it.
+#[test]
+#[cfg(unix)]
+fn used_up_descriptors_are_survived_and_said_once() {
+    let _turn = take_turn();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(crate::support::program()).arg("--http");
+    let server = Server::launch(&mut shell);
+    let mut clients: Vec<Connection> = (0..100)
+        .map(|_| {
+            let mut connection = server.connect();
+            connection.send(format!("GET {TASKS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            connection
+        })
+        .collect();
+    let warning = server.wait_for_line(|line| line.contains("cannot accept"));
+
+    // Each client's end makes room for one that still waits.
+    for mut client in clients.drain(..) {
+        assert_eq!(client.read_response(false).status, 200);
+    }
+
+    assert_eq!(server.get(TASKS).status, 200, "the next client");
+    let sentence = &warning["14:02:09  ".len()..];
+    let stdout = server.stop().stdout;
+    assert_eq!(stdout.matches(sentence).count(), 1, "{stdout}");
+}
+
+/// These tests run one after the other: together they would need more descriptors than a process usually may have,
+/// and they measure times.
+fn take_turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn open(server: &Server) -> TcpStream {
+    TcpStream::connect(server.address()).expect("the server listens")
+}
+
+fn half_a_head(server: &Server) -> Connection {
+    let mut connection = server.connect();
+    connection.send(format!("GET {TASKS} HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(65_000)));
+    connection
+}
+
+/// A client that has sent so many of `BODY_BYTES`.
+fn half_a_body(server: &Server, sent_bytes: usize) -> Connection {
+    let mut connection = server.connect();
+    connection.send(format!("POST {REPORT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY_BYTES}\r\n\r\n"));
+    connection.send(vec![b'x'; sent_bytes]);
+    connection
+}
+
+/// A client that has seen the beginning of an answer of 200 MB, and reads no further.
+fn stalled_download(server: &Server) -> Connection {
+    let mut connection = server.connect();
+    connection.send(format!("GET {DOWNLOAD} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    assert!(!connection.has_ended(), "no answer");
+    connection
+}
+
+/// From before the connection to the whole answer.
+fn time_of_get(server: &Server) -> Duration {
+    let started = Instant::now();
+    let mut connection = server.connect();
+    assert_serves(&mut connection);
+    started.elapsed()
+}
+
+fn assert_serves(connection: &mut Connection) {
+    connection.send(format!("GET {TASKS} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    let response = connection.read_response(false);
+    assert_eq!((response.status, response.body.len()), (200, 128));
+}
+
+fn upload_of_20_mb_succeeds(server: &Server) {
+    let head = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"large.zip\"\r\n\r\n";
+    let body = [head.as_bytes(), &vec![b'x'; 20_000_000], b"\r\n--b--\r\n"].concat();
+    assert_eq!(server.post(REPORT, "multipart/form-data; boundary=b", &body).status, 200);
+    server.wait_for_line(|line| line.contains("\"large.zip\"") && line.contains("  20,000,000 bytes  "));
+}
+
+/// Sends a byte of a body every second, until it is dropped.
+struct Trickle {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Trickle {
+    fn start(mut connection: Connection) -> Trickle {
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            while stopped.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+                connection.send("x");
+            }
+        });
+        Trickle { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Trickle {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().map(thread::JoinHandle::join);
+        if !thread::panicking() {
+            assert!(matches!(ended, Some(Ok(()))), "the server did not bear a byte a second");
+        }
+    }
+}
+
+const BODY_BYTES: usize = 2_000_000;

@@ -1,0 +1,107 @@
+//! What the project says of itself is true: README, --help, crate doc and dependencies agree with the program.
+
+use crate::support::{Server, run};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).replace("\r\n", "\n")
+}
+
+fn help() -> String {
+    run(&["--help"]).stdout
+}
+
+/// The words of a text that begin with `--` and a letter.
+fn options_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|character: char| !character.is_ascii_alphanumeric() && character != '-');
+    let is_option = |word: &&str| word.strip_prefix("--").is_some_and(|name| name.starts_with(char::is_alphabetic));
+    words.filter(is_option).map(str::to_owned).collect()
+}
+
+#[test]
+fn readme_lists_the_endpoints_that_the_server_lists() {
+    let server = Server::start(&[]);
+    let answer: serde_json::Value = serde_json::from_slice(&server.get("/").body).expect("JSON");
+    let endpoints = answer["endpoints"].as_array().expect("a list");
+    let served: Vec<String> =
+        endpoints.iter().map(|line| line.as_str().expect("text").replace(server.url(), "")).collect();
+    let readme = read("README.md");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    let listed: Vec<&str> =
+        rows.filter(|row| row.contains(" /xyz/")).map(|row| row.trim_end_matches("?id=N")).collect();
+    assert_eq!(listed, served);
+}
+
+#[test]
+fn help_lists_the_options_that_are_parsed() {
+    let options = read("src/options.rs");
+    let parsed: BTreeSet<String> =
+        options.split("Long(\"").skip(1).map(|rest| format!("--{}", rest.split('"').next().expect("a name"))).collect();
+    let nearest = options.split("const OPTIONS").nth(1).and_then(|rest| rest.split(';').nth(1)).expect("the list");
+    assert_eq!(options_in(&help()), parsed);
+    assert_eq!(options_in(nearest), parsed, "the list for mistyped options");
+}
+
+#[test]
+fn every_option_that_readme_names_exists() {
+    let known = options_in(&help());
+    let foreign = ["--release", "--cacert", "--locked", "--target", "--path"].map(str::to_owned);
+    let unknown: Vec<String> = options_in(&read("README.md"))
+        .into_iter()
+        .filter(|name| !known.contains(name) && !foreign.contains(name))
+        .collect();
+    assert_eq!(unknown, Vec::<String>::new());
+}
+
+#[test]
+fn readme_is_short_and_its_paths_exist() {
+    let readme = read("README.md");
+    assert!(readme.lines().count() < 150, "README.md has {} lines", readme.lines().count());
+    for quoted in readme.split('`').skip(1).step_by(2).filter(|quoted| quoted.starts_with("tests/")) {
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(quoted).exists(), "{quoted} does not exist");
+    }
+}
+
+#[test]
+fn readme_and_crate_doc_name_every_source_file() {
+    let main = read("src/main.rs");
+    let crate_doc: String = main.lines().take_while(|line| line.starts_with("//!")).collect();
+    let code = read("README.md");
+    let code = code.split("## The code").nth(1).expect("the chapter on the code");
+    for module in main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')) {
+        assert!(crate_doc.contains(module), "the crate doc does not name {module}");
+        assert!(code.contains(&format!("`{module}`")), "README.md does not name {module}");
+    }
+}
+
+#[test]
+fn version_is_that_of_cargo_toml_and_of_the_changelog() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(run(&["--version"]).stdout.trim(), format!("cleaner-test-server {version}"));
+    assert!(read("CHANGELOG.md").contains(&format!("## {version}")));
+}
+
+#[test]
+fn every_dependency_says_what_it_is_for() {
+    let manifest = read("Cargo.toml");
+    let chapter =
+        manifest.split("[dependencies]\n").nth(1).and_then(|rest| rest.split("\n[").next()).expect("a chapter");
+    let mut lines = chapter.lines().peekable();
+    while let Some(line) = lines.next() {
+        let next_is_dependency = lines.peek().is_some_and(|next| next.contains(" = "));
+        assert!(!next_is_dependency || line.starts_with('#'), "no comment above {:?}", lines.peek());
+    }
+}
+
+#[test]
+fn there_is_one_ring_one_rustls_and_no_async_runtime() {
+    let lock = read("Cargo.lock");
+    let count = |name: &str| lock.matches(&format!("name = \"{name}\"\n")).count();
+    assert_eq!((count("ring"), count("rustls")), (1, 1));
+    for name in ["tokio", "async-std", "smol", "mio", "hyper", "futures", "async-io", "polling"] {
+        assert_eq!(count(name), 0, "{name} is in Cargo.lock");
+    }
+}
