@@ -192,24 +192,23 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
     }))
 }
 
-/// Reads the whole body into `sink`; returns its length in bytes. Broken off with a refusal beyond `max_bytes`.
+/// Reads the whole body into `sink`. Broken off with a refusal beyond `max_bytes`.
 pub fn read_body(
     input: &mut impl BufRead,
     framing: Framing,
     max_bytes: u64,
     sink: &mut impl Write,
-) -> Result<u64, Refusal> {
+) -> Result<(), Refusal> {
     match framing {
         Framing::Length(length) => {
-            copy(input, length, sink, |received| format!("{} of {}", grouped(received), in_bytes(length)))?;
-            Ok(length)
+            copy(input, length, sink, |received| format!("{} of {}", grouped(received), in_bytes(length)))
         }
         Framing::Chunked => read_chunks(input, max_bytes, sink),
     }
 }
 
 /// RFC 9112, 7.1. Chunk extensions and trailers are skipped.
-fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) -> Result<u64, Refusal> {
+fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) -> Result<(), Refusal> {
     let mut total = 0;
     loop {
         let line = read_chunk_line(input, total, "the size of a chunk")?;
@@ -238,7 +237,7 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
         let line = read_chunk_line(input, total, "a trailer")?;
         trailer_bytes += line.len();
         if line == b"\r\n" {
-            return Ok(total);
+            return Ok(());
         }
         if trailer_bytes > MAX_HEAD_BYTES {
             return Err(bad(format!("the trailers are longer than {}", in_bytes(MAX_HEAD_BYTES as u64))));
@@ -452,6 +451,11 @@ pub fn quoted_whole(bytes: &[u8]) -> String {
 
 /// What a client sent, without the quotes where it needs none.
 pub fn shown(text: &str) -> String {
+    if text.len() <= MAX_QUOTED_BYTES
+        && text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
+    {
+        return text.to_owned();
+    }
     let quoted = quoted(text.as_bytes());
     match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(plain) if plain == text => plain.to_owned(),

@@ -158,11 +158,7 @@ impl Proxy {
             Ok(_) if is_crowded => Err(Refusal::new(503, CROWDED)),
             Ok(head) => {
                 let memory_bytes = if busy.count <= MAX_MEMORY_BODIES { MAX_MEMORY_BYTES } else { 0 };
-                let mut body = SpooledTempFile::new(memory_bytes);
-                let outcome = self.answer(input, head, number, &mut body);
-                // Both after reading and after passing it on, that is how much there is.
-                bytes_in = body.stream_position().unwrap_or_default();
-                outcome
+                self.answer(input, head, number, SpooledTempFile::new(memory_bytes), &mut bytes_in)
             }
         };
         let head = head.ok();
@@ -198,16 +194,23 @@ impl Proxy {
         input: &mut BufReader<Link>,
         head: &Head,
         number: u64,
-        body: &mut SpooledTempFile,
+        mut body: SpooledTempFile,
+        bytes_in: &mut u64,
     ) -> Result<Reply, Refusal> {
         let framing = head.framing(self.max_upload_bytes)?;
-        if head.expects_continue()? && framing != Framing::Length(0) && input.buffer().is_empty() {
-            // Where this fails the client is gone, and reading the body says so.
-            input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok();
+        let expects_continue = head.expects_continue()?;
+        let has_body = framing != Framing::Length(0);
+        if has_body {
+            if expects_continue && input.buffer().is_empty() {
+                // Where this fails the client is gone, and reading the body says so.
+                input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok();
+            }
+            let read = http1::read_body(input, framing, self.max_upload_bytes, &mut body);
+            *bytes_in = body.stream_position().map_err(|error| http1::not_stored(&error))?;
+            read?;
+            body.rewind().map_err(|error| http1::not_stored(&error))?;
         }
-        let bytes = http1::read_body(input, framing, self.max_upload_bytes, body)?;
-        body.rewind().map_err(|error| http1::not_stored(&error))?;
-        let reply = self.relay.ask(number, head, body, bytes);
+        let reply = self.relay.ask(number, head, has_body.then_some(body));
         reply.map_err(|error| Refusal::new(500, format!("the request was read, but could not be answered: {error}")))
     }
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tempfile::SpooledTempFile;
 
 /// An answer to one request.
 pub struct Reply {
@@ -115,21 +116,36 @@ impl Reply {
     }
 }
 
-/// The table beside the loopback connection: the loop puts here what HTTP cannot carry, under the number of
-/// the request, and the proxy takes it.
+/// The table beside the loopback connection, for what HTTP cannot carry or what would only cost time there: under the
+/// number of a request the proxy puts its body here, and the loop what belongs to the reply.
 #[derive(Default)]
 pub struct Handover {
-    entries: Mutex<HashMap<u64, (Option<FilePiece>, Learnt)>>,
+    bodies: Mutex<HashMap<u64, SpooledTempFile>>,
+    replies: Mutex<HashMap<u64, (Option<FilePiece>, Learnt)>>,
 }
 
 impl Handover {
-    pub fn put(&self, request: u64, file: Option<FilePiece>, learnt: Learnt) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(request, (file, learnt));
+    pub fn put_body(&self, request: u64, body: SpooledTempFile) {
+        lock(&self.bodies).insert(request, body);
     }
 
-    pub fn take(&self, request: u64) -> Option<(Option<FilePiece>, Learnt)> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(&request)
+    /// `None`: the request has no body.
+    pub fn take_body(&self, request: u64) -> Option<SpooledTempFile> {
+        lock(&self.bodies).remove(&request)
     }
+
+    pub fn put_reply(&self, request: u64, file: Option<FilePiece>, learnt: Learnt) {
+        lock(&self.replies).insert(request, (file, learnt));
+    }
+
+    pub fn take_reply(&self, request: u64) -> Option<(Option<FilePiece>, Learnt)> {
+        lock(&self.replies).remove(&request)
+    }
+}
+
+/// A panic while the lock was held has left nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A JSON object on one line, its members in the order given (serde_json would sort them).

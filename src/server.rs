@@ -13,6 +13,7 @@ use crate::tasks::get_tasks;
 use percent_encoding::percent_decode_str;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use tempfile::SpooledTempFile;
 
 /// What the loop needs for an answer.
 pub struct Server {
@@ -27,9 +28,10 @@ pub struct Server {
 
 /// A request as the handlers see it.
 pub struct Request<'a> {
-    inner: &'a mut tiny_http::Request,
+    inner: &'a tiny_http::Request,
     path: String,
     id: Option<String>,
+    body: &'a mut SpooledTempFile,
 }
 
 /// The three things that a client is to do.
@@ -91,25 +93,21 @@ impl Server {
         }
     }
 
-    /// Responds to one request, whatever happens.
-    fn respond(&self, mut request: tiny_http::Request) {
-        let number = header(&request, REQUEST_NUMBER).and_then(|number| number.parse().ok());
-        let answered = catch_unwind(AssertUnwindSafe(|| self.answer(&mut request)));
+    /// Responds to one request, whatever happens. One without a number is not from the proxy.
+    fn respond(&self, request: tiny_http::Request) {
+        let Some(number) = header(&request, REQUEST_NUMBER).and_then(|number| number.parse().ok()) else { return };
+        let mut body = self.handover.take_body(number).unwrap_or_else(|| SpooledTempFile::new(0));
+        let answered = catch_unwind(AssertUnwindSafe(|| self.answer(&request, &mut body)));
         let reply = answered.unwrap_or_else(|_| {
             Reply::error(500, "the server made a mistake over this request; standard error says where")
         });
-        // tiny_http allocates as much as is left of a body when a request ends, so nothing is left. What is read here
-        // comes from the proxy, which has all of it; only the end of the program can interrupt that.
-        io::copy(request.as_reader(), &mut io::sink()).ok();
         let Reply { status, headers, body, learnt } = reply;
         let (bytes, file) = match body {
             Body::Bytes(bytes) => (bytes, None),
             Body::File(piece) => (Vec::new(), Some(piece)),
             Body::Omitted(_) => (Vec::new(), None),
         };
-        if let Some(number) = number {
-            self.handover.put(number, file, learnt);
-        }
+        self.handover.put_reply(number, file, learnt);
         let headers = headers
             .iter()
             .filter_map(|(name, value)| tiny_http::Header::from_bytes(name.as_bytes(), value.as_bytes()).ok());
@@ -120,9 +118,9 @@ impl Server {
         request.respond(response.with_chunked_threshold(usize::MAX)).ok();
     }
 
-    fn answer(&self, request: &mut tiny_http::Request) -> Reply {
+    fn answer(&self, request: &tiny_http::Request, body: &mut SpooledTempFile) -> Reply {
         let (path, id) = path_and_id(request.url());
-        let mut request = Request { inner: request, path, id };
+        let mut request = Request { inner: request, path, id, body };
         let mut reply = self.route(&mut request).unwrap_or_else(|sentence| Reply::error(500, sentence));
         reply.learnt.findings.extend(check_host(&request));
         match reply.learnt.findings.first() {
@@ -162,8 +160,9 @@ impl Request<'_> {
         self.id.as_deref()
     }
 
-    pub fn body(&mut self) -> &mut dyn Read {
-        self.inner.as_reader()
+    /// All of the body, to be read from its beginning.
+    pub fn body(&mut self) -> &mut impl Read {
+        self.body
     }
 }
 
