@@ -3,7 +3,7 @@
 
 use crate::http1::{is_timeout, quoted};
 use rustls::{AlertDescription, ServerConfig, ServerConnection};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +45,7 @@ impl Link {
             }
             Err(error) => return failed(format!("the connection broke: {error}")),
         }
+        let stream = BufReader::with_capacity(READ_BYTES, stream);
         let socket = Socket { stream, limit: Some(timeout), deadline: None };
         match (tls, first[0]) {
             (Some(tls), TLS_HANDSHAKE) => tls.shake_hands(socket).map_err(NoLink::Failed),
@@ -63,7 +64,7 @@ impl Link {
     /// The first bytes that wait to be read, before TLS.
     pub fn peek(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 32];
-        let count = self.socket().stream.peek(&mut bytes).unwrap_or_default();
+        let count = self.socket().stream.get_ref().peek(&mut bytes).unwrap_or_default();
         bytes.truncate(count);
         bytes
     }
@@ -86,7 +87,7 @@ impl Link {
                 write_all_tls(connection, socket)
             }
         };
-        let stream = &self.socket().stream;
+        let stream = self.socket().stream.get_ref();
         let closing = said.and_then(|()| stream.shutdown(Shutdown::Write));
         let lingering = closing.and_then(|()| stream.set_read_timeout(Some(LINGER)));
         let deadline = Instant::now() + limit;
@@ -154,7 +155,8 @@ fn write_all_tls(connection: &mut ServerConnection, socket: &mut Socket) -> io::
 
 /// A socket with a limit on silence, which is its timeout, and at times one on how long a whole thing may take.
 pub struct Socket {
-    stream: TcpStream,
+    /// rustls reads in pieces of 4 KiB, which would each be a system call.
+    stream: BufReader<TcpStream>,
     limit: Option<Duration>,
     deadline: Option<Instant>,
 }
@@ -174,15 +176,15 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        whole(self.stream.write(bytes)?, bytes.len())
+        whole(self.stream.get_mut().write(bytes)?, bytes.len())
     }
 
     fn write_vectored(&mut self, pieces: &[io::IoSlice]) -> io::Result<usize> {
-        whole(self.stream.write_vectored(pieces)?, pieces.iter().map(|piece| piece.len()).sum())
+        whole(self.stream.get_mut().write_vectored(pieces)?, pieces.iter().map(|piece| piece.len()).sum())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
+        self.stream.get_mut().flush()
     }
 }
 
@@ -272,6 +274,7 @@ pub fn no_request(tls: Option<&Tls>) -> String {
 
 /// The first byte of a TLS handshake (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 22;
+const READ_BYTES: usize = 32 * 1024;
 /// How long a client that is still sending may pause before its connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
 /// For a client whose handshake failed: it gets to read the alert.

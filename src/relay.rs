@@ -168,7 +168,7 @@ fn parse_reply(bytes: &[u8]) -> io::Result<Option<(Reply, usize, u64)>> {
 }
 
 /// The loop answers one request at a time; a second can be on its way meanwhile. tiny_http has a thread for each.
-const CONNECTIONS: usize = 4;
+const CONNECTIONS: usize = 8;
 
 /// On Linux: sockets without a place in the file system, which take half the time of TCP's.
 #[cfg(target_os = "linux")]
