@@ -2,6 +2,8 @@
 //! pipe, or a Windows console that a mouse selection has frozen, holds up the printing and never the serving.
 
 use std::fmt::{self, Display};
+#[cfg(windows)]
+use std::io::IsTerminal;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -121,6 +123,13 @@ impl Shared {
 /// Says on standard error why the program ends. It ends either way, so a closed standard error is no further failure.
 pub fn print_failure(failure: &dyn Display) {
     writeln!(io::stderr(), "{failure}").ok();
+    // A window that Windows has opened for this program alone, as for a double-click, closes with it. There the message
+    // stays until it is read; never in a shell, and never where another program has started this one and reads along.
+    #[cfg(windows)]
+    if wexit::has_own_console() && io::stdin().is_terminal() && io::stderr().is_terminal() {
+        write!(io::stderr(), "\nPress Enter to close this window.").ok();
+        io::stdin().read_line(&mut String::new()).ok();
+    }
 }
 
 /// For --help, --version and --write-data, whose output is all that they are for.
@@ -131,4 +140,5 @@ pub fn print_now(text: &str) {
 /// Some five thousand lines.
 const QUEUE_BYTES: usize = 512 * 1024;
 const COLLECT: Duration = Duration::from_millis(5);
+/// Together with `FINISH_LIMIT` of proxy.rs less than the five seconds that Windows gives when the window is closed.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);

@@ -274,7 +274,7 @@ pub fn no_request(tls: Option<&Tls>) -> String {
 
 /// The first byte of a TLS handshake (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 22;
-const READ_BYTES: usize = 32 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 /// How long a client that is still sending may pause before its connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
 /// For a client whose handshake failed: it gets to read the alert.

@@ -54,6 +54,18 @@ fn listen_on_all(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, (S
 }
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    // Windows lets two programs have the same port, one of all addresses and one of a single address, and neither is
+    // told. That the port can be had of all addresses for a moment shows that it is free.
+    #[cfg(windows)]
+    bind(SocketAddr::new(everywhere(address), address.port()))?;
+    let socket = bind(address)?;
+    // Inherited by accepted sockets.
+    socket.set_tcp_nodelay(true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for connections of the run before to be forgotten. On Windows the same option would let
     // two programs share the port.
@@ -62,11 +74,16 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Inherited by accepted sockets.
-    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+#[cfg(windows)]
+fn everywhere(address: SocketAddr) -> IpAddr {
+    match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -78,10 +95,17 @@ fn failure(address: SocketAddr, error: &io::Error, addresses: &[IpAddr]) -> Fail
     let what = |why: &str| format!("cannot listen on {address}: {why}");
     match error.kind() {
         ErrorKind::AddrInUse => {
-            let free =
-                (address.port().saturating_add(1)..=u16::MAX).find(|port| listen_on_all(addresses, *port).is_ok());
-            let other = free.map_or_else(|| "0".to_owned(), |port| port.to_string());
-            Failure::new(what("another program uses the port"), format!("stop it, or start with --port {other}"))
+            let advice = format!("stop it, or start with --port {}", next_free_port(address, addresses));
+            Failure::new(what("another program uses the port"), advice)
+        }
+        // WSAEACCES, 10013: WSL, Docker and others with Hyper-V have hundreds of ports reserved at each start of Windows.
+        ErrorKind::PermissionDenied if cfg!(windows) => {
+            let other = next_free_port(address, addresses);
+            let list = "netsh interface ipv4 show excludedportrange protocol=tcp";
+            Failure::new(
+                what("Windows keeps the port for itself"),
+                format!("start with --port {other}; `{list}` lists the ports that are kept"),
+            )
         }
         ErrorKind::PermissionDenied => Failure::new(
             what("the system does not allow it"),
@@ -92,6 +116,12 @@ fn failure(address: SocketAddr, error: &io::Error, addresses: &[IpAddr]) -> Fail
         }
         _ => Failure::new(what(&error.to_string()), "start with another --port or --host"),
     }
+}
+
+/// To be offered instead; 0, which stands for any, where there is none.
+fn next_free_port(address: SocketAddr, addresses: &[IpAddr]) -> u16 {
+    let mut higher = address.port().saturating_add(1)..=u16::MAX;
+    higher.find(|port| listen_on_all(addresses, *port).is_ok()).unwrap_or_default()
 }
 
 const ATTEMPTS: usize = 20;

@@ -26,9 +26,9 @@
 //! # Other users of the machine
 //!
 //! They can connect to the server's port and send requests, as everybody who reaches it can; nobody is asked for a
-//! password. They cannot reach the loop: its own loopback listener, on a port chosen by the system, is closed as soon as
-//! the proxy has its few connections, within a millisecond or so. Somebody who connects in that moment could end the
-//! program or ask the loop for answers, but never gets at requests or answers of others.
+//! password. They cannot reach the loop: its own listener, under a name or port that nobody knows, is closed as soon as
+//! the proxy has its connection, within a millisecond or so. Somebody who finds it in that moment could end the program
+//! or ask the loop for answers, but never gets at requests or answers of others.
 //!
 //! # It keeps nothing unless told to
 //!
@@ -67,6 +67,7 @@ use record::Record;
 use relay::Relay;
 use reply::Handover;
 use server::Server;
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -232,11 +233,31 @@ fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str) -
     Ok(banner)
 }
 
-/// Ctrl+C, SIGTERM, SIGHUP, or the console window closed.
+/// Ctrl+C, SIGTERM or SIGHUP.
+#[cfg(unix)]
 fn stop_on_signal(proxy: &Arc<Proxy>, requests: &Arc<tiny_http::Server>) -> Result<(), Failure> {
     let (proxy, requests) = (Arc::clone(proxy), Arc::clone(requests));
-    ctrlc::set_handler(move || stop(&proxy, &requests))
-        .map_err(|error| Failure::new(format!("cannot watch for Ctrl+C: {error}"), "start it from another shell"))
+    ctrlc::set_handler(move || stop(&proxy, &requests)).map_err(|error| unwatched(&error))
+}
+
+/// Ctrl+C, Ctrl+Break, or the console window closed.
+#[cfg(windows)]
+fn stop_on_signal(proxy: &Arc<Proxy>, requests: &Arc<tiny_http::Server>) -> Result<(), Failure> {
+    let (proxy, requests) = (Arc::clone(proxy), Arc::clone(requests));
+    simple_sigh::init().map_err(|error| unwatched(&error))?;
+    let handle = move |event| {
+        stop(&proxy, &requests);
+        // Once the window is closed, Windows ends the program as soon as this returns. So it does not return: the end
+        // of `main` ends this thread too.
+        while matches!(event, simple_sigh::SigType::Term) {
+            std::thread::park();
+        }
+    };
+    simple_sigh::register(handle).map_err(|error| unwatched(&error))
+}
+
+fn unwatched(error: &dyn Display) -> Failure {
+    Failure::new(format!("cannot watch for Ctrl+C: {error}"), "start it from another shell")
 }
 
 /// Standard input closes when the program that started this one ends, however it ends.

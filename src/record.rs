@@ -4,8 +4,11 @@
 use crate::console::Failure;
 use crate::reply::json_object;
 use serde_json::json;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
+use std::iter;
 use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempPath};
 
@@ -41,7 +44,7 @@ impl Record {
     }
 
     pub fn reports(&self) -> Reports {
-        Reports { folder: self.folder.join(REPORTS) }
+        Reports { folder: self.folder.join(REPORTS), numbers: RefCell::default() }
     }
 
     /// The CA to trust. Returns the file's path.
@@ -81,6 +84,9 @@ impl Record {
 /// Where uploaded files are kept.
 pub struct Reports {
     folder: PathBuf,
+    /// The highest number that a name has got. Without it the thousandth file of a name would be tried under all the
+    /// numbers before, which takes a second, and more on Windows.
+    numbers: RefCell<HashMap<String, u32>>,
 }
 
 impl Reports {
@@ -94,13 +100,19 @@ impl Reports {
         let name = safe_name(sent_name);
         let (stem, extension) =
             name.rsplit_once('.').map_or((name.as_str(), String::new()), |(stem, rest)| (stem, format!(".{rest}")));
-        for number in 1.. {
+        let mut numbers = self.numbers.borrow_mut();
+        let highest = numbers.get(&name).copied().unwrap_or(1);
+        for number in iter::once(1).chain(highest + 1..) {
             let path = match number {
                 1 => self.folder.join(&name),
                 _ => self.folder.join(format!("{stem}-{number}{extension}")),
             };
             match file.persist_noclobber(&path) {
-                Ok(()) => return Ok(path),
+                Ok(()) if number == 1 => return Ok(path),
+                Ok(()) => {
+                    numbers.insert(name.clone(), number);
+                    return Ok(path);
+                }
                 Err(error) if error.error.kind() == ErrorKind::AlreadyExists => file = error.path,
                 Err(error) => return Err(error.error),
             }

@@ -1,7 +1,7 @@
-//! From the proxy to the loop and back: a few connections to tiny_http within the program, made once at the start. A
-//! request's head is passed on over one of them, its body through the table beside (reply.rs), and the reply is read back.
+//! From the proxy to the loop and back: one connection to tiny_http within the program, made at the start. A request's
+//! head is passed on over it, its body through the table beside (reply.rs), and the reply is read back.
 //!
-//! The listener that tiny_http accepts them from is closed as soon as they stand. Nobody else can reach the loop then:
+//! The listener that tiny_http accepts it from is closed as soon as it stands. Nobody else can reach the loop then:
 //! tiny_http would let any local program end this one, e.g. by a `Content-Length` of terabytes.
 
 use crate::http1::Head;
@@ -9,7 +9,9 @@ use crate::reply::{Body, Handover, Reply};
 use crate::server::HEADERS_READ;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
 use tempfile::SpooledTempFile;
 
 #[cfg(target_os = "linux")]
@@ -21,15 +23,43 @@ use tcp as loopback;
 pub const REQUEST_NUMBER: &str = "Request-Number";
 
 pub struct Relay {
-    connections: Mutex<Connections>,
-    returned: Condvar,
+    state: Mutex<State>,
     handover: Arc<Handover>,
 }
 
-struct Connections {
-    idle: Vec<loopback::Stream>,
-    /// Idle or in use. Only somebody's tampering with this program's sockets makes it less than at the start.
-    open: usize,
+/// Requests that come while the connection is in use wait together, and then go together: each step on the way wakes a
+/// thread, and so it wakes it once for many.
+struct State {
+    waiting: Vec<Waiting>,
+    /// `None` while it is in use, and once it is broken.
+    connection: Option<Connection>,
+    /// Only somebody's tampering with this program's sockets does that.
+    is_broken: bool,
+}
+
+struct Waiting {
+    head: Vec<u8>,
+    /// To HEAD there is no body in the reply.
+    is_head: bool,
+    seat: Arc<Seat>,
+}
+
+/// Where the thread of a client waits until it is its turn.
+struct Seat {
+    thread: Thread,
+    turn: Mutex<Option<Turn>>,
+}
+
+enum Turn {
+    /// The connection is free: take all that wait over it.
+    Lead,
+    Done(io::Result<Reply>),
+}
+
+struct Connection {
+    stream: loopback::Stream,
+    /// Beyond the last reply that has been read.
+    received: Vec<u8>,
 }
 
 impl Relay {
@@ -39,19 +69,16 @@ impl Relay {
         let address = listener.local_addr()?;
         let door = listener.try_clone()?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
-        let mut idle = Vec::new();
-        while idle.len() < CONNECTIONS {
-            let mut connection = loopback::connect(&address)?;
-            introduce(&mut connection, &server)?;
-            idle.push(connection);
-        }
+        let mut connection = Connection { stream: loopback::connect(&address)?, received: Vec::new() };
+        connection.introduce(&server)?;
         // tiny_http's accepting thread ends at its first error. That is forced here: one more connection wakes it, and
-        // the next call of accept finds the listener non-blocking and nobody waiting.
+        // the next call of accept finds the listener non-blocking and nobody waiting. On Windows that rests on a word of
+        // Microsoft's, that duplicates of a socket have all its state in common; hence the limit.
         door.set_nonblocking(true)?;
         drop(loopback::connect(&address)?);
-        while server.recv().is_ok() {}
-        let connections = Connections { open: idle.len(), idle };
-        Ok((server, Relay { connections: Mutex::new(connections), returned: Condvar::new(), handover }))
+        while let Ok(Some(_)) = server.recv_timeout(CLOSING_LIMIT) {}
+        let state = State { waiting: Vec::new(), connection: Some(connection), is_broken: false };
+        Ok((server, Relay { state: Mutex::new(state), handover }))
     }
 
     /// Has the loop answer a request. Waits for its turn, and for the handler.
@@ -59,16 +86,27 @@ impl Relay {
         if let Some(body) = body {
             self.handover.put_body(number, body);
         }
-        let mut connection = self.take()?;
-        let exchange = exchange(&mut connection, number, head);
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        match &exchange {
-            Ok(_) => connections.idle.push(connection),
-            Err(_) => connections.open -= 1,
+        let seat = Arc::new(Seat { thread: thread::current(), turn: Mutex::default() });
+        let waiting =
+            Waiting { head: head_bytes(number, head), is_head: head.method == "HEAD", seat: Arc::clone(&seat) };
+        let mut state = lock(&self.state);
+        if state.is_broken {
+            return Err(broken());
         }
-        drop(connections);
-        self.returned.notify_one();
-        let mut reply = exchange?;
+        state.waiting.push(waiting);
+        let mut reply = loop {
+            if let Some(connection) = state.connection.take() {
+                let batch = std::mem::take(&mut state.waiting);
+                drop(state);
+                self.lead(connection, batch);
+            } else {
+                drop(state);
+            }
+            match seat.wait() {
+                Turn::Done(reply) => break reply?,
+                Turn::Lead => state = lock(&self.state),
+            }
+        };
         if let Some((file, learnt)) = self.handover.take_reply(number) {
             reply.learnt = learnt;
             if let Some(piece) = file {
@@ -78,73 +116,118 @@ impl Relay {
         Ok(reply)
     }
 
-    fn take(&self) -> io::Result<loopback::Stream> {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(connection) = connections.idle.pop() {
-                return Ok(connection);
+    /// Takes all of `batch` over `connection`, and then lets another lead if there are more by now.
+    fn lead(&self, mut connection: Connection, batch: Vec<Waiting>) {
+        let heads: Vec<&[u8]> = batch.iter().map(|waiting| waiting.head.as_slice()).collect();
+        let mut sent = connection.stream.write_all(&heads.concat());
+        for Waiting { is_head, seat, .. } in batch {
+            let reply = sent.and_then(|()| connection.read_reply(is_head));
+            sent = reply.as_ref().map(drop).map_err(|error| error.kind().into());
+            seat.give(Turn::Done(reply));
+        }
+        let mut state = lock(&self.state);
+        match sent {
+            Ok(()) => state.connection = Some(connection),
+            Err(_) => {
+                state.is_broken = true;
+                state.waiting.drain(..).for_each(|waiting| waiting.seat.give(Turn::Done(Err(broken()))));
             }
-            if connections.open == 0 {
-                return Err(io::Error::new(ErrorKind::NotConnected, "all connections inside the program are broken"));
-            }
-            connections = self.returned.wait(connections).unwrap_or_else(PoisonError::into_inner);
+        }
+        // While the lock is held, so that nobody else can have taken it along.
+        if let Some(next) = state.waiting.first() {
+            next.seat.give(Turn::Lead);
         }
     }
 }
 
-/// Makes sure that tiny_http has accepted this very connection, by a first exchange that no stranger can know.
-fn introduce(connection: &mut loopback::Stream, server: &tiny_http::Server) -> io::Result<()> {
-    let secret = format!("/{:x}", RandomState::new().build_hasher().finish());
-    write!(connection, "HEAD {secret} HTTP/1.1\r\n\r\n")?;
-    let mut request = server.recv()?;
-    while request.url() != secret {
-        request = server.recv()?;
+impl Seat {
+    fn give(&self, turn: Turn) {
+        *lock(&self.turn) = Some(turn);
+        self.thread.unpark();
     }
-    request.respond(tiny_http::Response::empty(200))?;
-    read_reply(connection, true).map(drop)
+
+    fn wait(&self) -> Turn {
+        loop {
+            if let Some(turn) = lock(&self.turn).take() {
+                return turn;
+            }
+            thread::park();
+        }
+    }
 }
 
-fn exchange(connection: &mut loopback::Stream, number: u64, head: &Head) -> io::Result<Reply> {
+/// What the loop is to know of a request.
+fn head_bytes(number: u64, head: &Head) -> Vec<u8> {
     let Head { method, minor_version, .. } = head;
-    let mut bytes = Vec::with_capacity(512);
-    write!(bytes, "{method} {} HTTP/1.{minor_version}\r\n{REQUEST_NUMBER}: {number}\r\n", head.origin_form())?;
+    let target = head.origin_form();
+    let mut bytes = format!("{method} {target} HTTP/1.{minor_version}\r\n{REQUEST_NUMBER}: {number}\r\n").into_bytes();
     if *minor_version == 0 {
         bytes.extend_from_slice(b"Connection: keep-alive\r\n");
     }
     for (name, value) in &head.headers {
         if HEADERS_READ.iter().any(|read| read.eq_ignore_ascii_case(name)) {
-            write!(bytes, "{name}: ")?;
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.extend_from_slice(b": ");
             // tiny_http drops a connection on which a byte beyond ASCII comes.
             bytes.extend(value.iter().map(|byte| if byte.is_ascii() { *byte } else { b'?' }));
             bytes.extend_from_slice(b"\r\n");
         }
     }
     bytes.extend_from_slice(b"\r\n");
-    connection.write_all(&bytes)?;
-    read_reply(connection, method == "HEAD")
+    bytes
 }
 
-fn read_reply(connection: &mut loopback::Stream, is_head: bool) -> io::Result<Reply> {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    let (mut reply, head_bytes, body_bytes) = loop {
-        match connection.read(&mut buffer)? {
-            0 => return Err(ErrorKind::UnexpectedEof.into()),
-            count => bytes.extend_from_slice(&buffer[..count]),
+impl Connection {
+    /// Makes sure that tiny_http has accepted this very connection, by a first exchange that no stranger can know.
+    fn introduce(&mut self, server: &tiny_http::Server) -> io::Result<()> {
+        let secret = format!("/{:x}", RandomState::new().build_hasher().finish());
+        write!(self.stream, "HEAD {secret} HTTP/1.1\r\n\r\n")?;
+        let mut request = server.recv()?;
+        while request.url() != secret {
+            request = server.recv()?;
         }
-        if let Some(parsed) = parse_reply(&bytes)? {
-            break parsed;
-        }
-    };
-    let mut body = bytes.split_off(head_bytes);
-    if !is_head && reply.status != 304 {
-        let missing = body_bytes.saturating_sub(body.len() as u64);
-        if connection.take(missing).read_to_end(&mut body)? as u64 != missing {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
+        request.respond(tiny_http::Response::empty(200))?;
+        self.read_reply(true).map(drop)
     }
-    reply.body = if is_head { Body::Omitted(body_bytes) } else { Body::Bytes(body) };
-    Ok(reply)
+
+    fn read_reply(&mut self, is_head: bool) -> io::Result<Reply> {
+        let (mut reply, head_bytes, body_bytes) = loop {
+            match parse_reply(&self.received)? {
+                Some(parsed) => break parsed,
+                None => self.receive()?,
+            }
+        };
+        if is_head || reply.status == 304 {
+            self.received.drain(..head_bytes);
+            reply.body = if is_head { Body::Omitted(body_bytes) } else { reply.body };
+            return Ok(reply);
+        }
+        let end = head_bytes + usize::try_from(body_bytes).map_err(io::Error::other)?;
+        while self.received.len() < end {
+            self.receive()?;
+        }
+        reply.body = Body::Bytes(self.received[head_bytes..end].to_vec());
+        self.received.drain(..end);
+        Ok(reply)
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        match self.stream.read(&mut buffer)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            count => self.received.extend_from_slice(&buffer[..count]),
+        }
+        Ok(())
+    }
+}
+
+fn broken() -> io::Error {
+    io::Error::new(ErrorKind::NotConnected, "the connection to the loop is broken; start the server anew")
+}
+
+/// A panic while the lock was held has left nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A reply without its body, the length of its head, and of its body. `None`: the head is not whole yet.
@@ -167,8 +250,8 @@ fn parse_reply(bytes: &[u8]) -> io::Result<Option<(Reply, usize, u64)>> {
     Ok(Some((reply, head_bytes, body_bytes)))
 }
 
-/// The loop answers one request at a time; a second can be on its way meanwhile. tiny_http has a thread for each.
-const CONNECTIONS: usize = 8;
+/// Closing takes a fraction of a millisecond.
+const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 
 /// On Linux: sockets without a place in the file system, which take half the time of TCP's.
 #[cfg(target_os = "linux")]

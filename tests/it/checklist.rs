@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::process::Finished;
 use crate::report::{MULTIPART, form};
-use crate::support::{DOWNLOAD, REPORT, Server, TASKS};
+use crate::support::{DOWNLOAD, REPORT, Server, TASKS, command, program};
 
 #[cfg(unix)]
 #[test]
@@ -20,11 +20,11 @@ fn sigterm_ends_with_the_checklist() {
 
 #[test]
 fn standard_input_that_closes_ends_with_the_checklist() {
-    ends_with_the_checklist(close_stdin);
+    ends_with_the_checklist(Server::stop);
 }
 
 fn ends_with_the_checklist(end: fn(&mut Server) -> Finished) {
-    let mut server = Server::start(&["--exit-on-stdin-close"]);
+    let mut server = Server::start(&[]);
     for target in [TASKS, TASKS, DOWNLOAD] {
         assert_eq!(server.get(target).status, 200);
     }
@@ -43,7 +43,7 @@ fn ends_with_the_checklist(end: fn(&mut Server) -> Finished) {
 
 #[test]
 fn the_checklist_counts_what_was_refused() {
-    let mut server = Server::start(&["--exit-on-stdin-close", "--strict"]);
+    let mut server = Server::start(&["--strict"]);
     for id in ["1", "2", "7"] {
         server.get(&format!("{DOWNLOAD}?id={id}"));
     }
@@ -51,7 +51,7 @@ fn the_checklist_counts_what_was_refused() {
     server.post(REPORT, MULTIPART, &form(b""));
     server.post(REPORT, MULTIPART, &form(b"x"));
 
-    let finished = close_stdin(&mut server);
+    let finished = server.stop();
 
     let checklist = "  tasks     never\n  download  3 times, 1 with findings, 1 refused\n  \
         report    3 times, 2 with findings, 2 refused\n";
@@ -63,13 +63,13 @@ fn the_checklist_counts_what_was_refused() {
 
 #[test]
 fn only_the_three_steps_are_counted() {
-    let mut server = Server::start(&["--exit-on-stdin-close"]);
+    let mut server = Server::start(&[]);
     server.request("HEAD", TASKS, &[]);
     server.request("OPTIONS", REPORT, &[]);
     server.request("DELETE", TASKS, &[]);
     server.get("/tasks");
 
-    let finished = close_stdin(&mut server);
+    let finished = server.stop();
 
     let checklist = "  tasks     never\n  download  never\n  report    never\n";
     assert!(finished.stdout.ends_with(checklist), "{}", finished.stdout);
@@ -78,29 +78,24 @@ fn only_the_three_steps_are_counted() {
 /// A client developer who reads "never" would look for the mistake in the wrong place.
 #[test]
 fn a_step_that_the_server_could_not_do_is_not_called_never() {
-    let mut server = Server::start(&["--exit-on-stdin-close", "--max-upload", "1K"]);
+    let mut server = Server::start(&["--max-upload", "1K"]);
     let (response, _) = server.recorded(|server| server.post(REPORT, MULTIPART, &form(&[b'x'; 2000])));
     response.assert_error(413);
 
-    let finished = close_stdin(&mut server);
+    let finished = server.stop();
 
     assert!(finished.stdout.ends_with("  report    once, 1 refused\n"), "{}", finished.stdout);
 }
 
 #[test]
 fn without_the_option_a_closed_standard_input_means_nothing() {
-    let mut server = Server::start(&[]);
+    let mut server = Server::launch(&mut command(&program()));
 
     server.close_stdin();
 
     for _ in 0..20 {
         assert_eq!(server.get(TASKS).status, 200);
     }
-}
-
-fn close_stdin(server: &mut Server) -> Finished {
-    server.close_stdin();
-    server.wait_for_end()
 }
 
 fn stopped(server: &Server) -> Value {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::foreign::{is_installed, python};
 use crate::process::{Finished, Process};
-use crate::support::program_alone;
+use crate::support::{is_skipped_under_wine, program_alone};
 
 #[test]
 fn the_fixture_of_readme_runs_as_it_stands() {
@@ -35,6 +35,9 @@ def test_careless_client(server):
 
 /// README's text with `more` behind it; `None` where it cannot be run.
 fn pytest(more: &str) -> Option<Finished> {
+    if is_skipped_under_wine("Python, which runs outside of wine and cannot open the paths in ready.json") {
+        return None;
+    }
     let python = python();
     if !is_installed(&python, &["-c", "import pytest, requests"], "the fixture of README.md") {
         return None;

@@ -73,7 +73,7 @@ fn a_file_for_a_task_counts_from_the_next_request_on() {
 
 #[test]
 fn the_banner_lists_the_files_for_one_task() {
-    let (data, server) = serve(&[("1.zip", b"a"), ("2.tar.gz", b"b"), ("report-2.json", b"{}")]);
+    let (data, mut server) = serve(&[("1.zip", b"a"), ("2.tar.gz", b"b"), ("report-2.json", b"{}")]);
 
     server.wait_for_line(|line| line.ends_with(text(data.path())) && line.starts_with("Data "));
     for wanted in [

@@ -6,7 +6,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -45,6 +45,21 @@ pub fn command(program: &Path) -> Command {
         }
         None => Command::new(program),
     }
+}
+
+/// Whether wine runs the program, which then is a Windows program among the files of another system.
+pub fn is_under_wine() -> bool {
+    env::var_os("CLEANER_TEST_LAUNCHER").is_some()
+}
+
+/// For what wine cannot show; it says so aloud.
+pub fn is_skipped_under_wine(reason: &str) -> bool {
+    if is_under_wine() {
+        // Unlike `eprintln!`, this is shown for a test that passes, too.
+        let test = thread::current().name().unwrap_or_default().to_owned();
+        writeln!(io::stderr(), "skipped under wine: {test}: {reason}").expect("standard error is open");
+    }
+    is_under_wine()
 }
 
 pub struct Process {

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::connection::{Connection, Response, client_configuration};
 use crate::process::Process;
-pub use crate::process::{Finished, LIMIT, command, program, run};
+pub use crate::process::{Finished, LIMIT, command, is_skipped_under_wine, is_under_wine, program, run};
 
 pub const TASKS: &str = "/xyz/api/cleaner/tasks";
 pub const DOWNLOAD: &str = "/xyz/api/cleaner/tasks/download";
@@ -36,7 +36,7 @@ pub struct Server {
 impl Server {
     /// Starts the program with these arguments, on a free port, and returns once it is ready.
     pub fn start(arguments: &[&str]) -> Server {
-        Server::launch(command(&program()).args(arguments))
+        Server::launch(command(&program()).arg("--exit-on-stdin-close").args(arguments))
     }
 
     /// The same for a command that a test has made itself, from `command`.
@@ -190,21 +190,23 @@ impl Server {
         (response, self.wait_for_event(index))
     }
 
-    /// Interrupts the program as Ctrl+C does, and returns all that it printed.
-    #[cfg(unix)]
-    pub fn stop(mut self) -> Finished {
-        self.interrupt()
+    /// Ends what `start` has started, in the way that all systems have, and returns all that it printed.
+    pub fn stop(&mut self) -> Finished {
+        self.close_stdin();
+        self.wait_for_end()
     }
 
+    /// Interrupts the program as Ctrl+C does, under wine too.
     #[cfg(unix)]
     pub fn interrupt(&mut self) -> Finished {
         self.signal("INT");
         self.process.finish()
     }
 
+    /// Windows has no such signal; Ctrl+C takes its place there.
     #[cfg(unix)]
     pub fn terminate(&mut self) -> Finished {
-        self.signal("TERM");
+        self.signal(if is_under_wine() { "INT" } else { "TERM" });
         self.process.finish()
     }
 
@@ -229,6 +231,9 @@ impl Server {
     /// The most memory that the program ever used, where the system tells.
     #[cfg(target_os = "linux")]
     pub fn peak_memory_kib(&self) -> u64 {
+        if is_skipped_under_wine("the memory used, since wine adds a megabyte of its own for each thread") {
+            return 0;
+        }
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.process_id())).expect("the process has a status");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -325,7 +330,26 @@ pub fn program_alone() -> (TempDir, PathBuf) {
     (home, alone)
 }
 
-/// A temporary path as an argument.
+/// A temporary path as an argument, and as the program prints it: under wine this system's root is the drive Z.
 pub fn text(path: &Path) -> &str {
-    path.to_str().expect("temporary folders have plain names")
+    let text = path.to_str().expect("temporary folders have plain names");
+    // Leaked, so that a test can use it like the path itself.
+    if is_under_wine() { format!("Z:{}", text.replace('/', "\\")).leak() } else { text }
+}
+
+/// The other way round: a path that the program tells, for the test to open.
+pub fn local(path: &str) -> PathBuf {
+    match path.strip_prefix("Z:") {
+        Some(path) if is_under_wine() => path.replace('\\', "/").into(),
+        _ => path.into(),
+    }
+}
+
+/// A server with the limits that a shell sets for it.
+#[cfg(unix)]
+pub fn start_limited(limits: &str, arguments: &[&str]) -> Server {
+    let server = command(&program());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{limits}; exec \"$@\""), "sh"]).arg(server.get_program()).args(server.get_args());
+    Server::launch(shell.args(arguments))
 }
