@@ -48,7 +48,7 @@ fn help_lists_the_options_that_are_parsed() {
 #[test]
 fn every_option_that_readme_names_exists() {
     let known = options_in(&help());
-    let foreign = ["--release", "--cacert", "--locked", "--target", "--path"].map(str::to_owned);
+    let foreign = ["--release", "--cacert", "--locked", "--target", "--path", "--url", "--ca"].map(str::to_owned);
     let unknown: Vec<String> = options_in(&read("README.md"))
         .into_iter()
         .filter(|name| !known.contains(name) && !foreign.contains(name))
@@ -70,7 +70,7 @@ fn readme_and_crate_doc_name_every_source_file() {
     let main = read("src/main.rs");
     let crate_doc: String = main.lines().take_while(|line| line.starts_with("//!")).collect();
     let code = read("README.md");
-    let code = code.split("## The code").nth(1).expect("the chapter on the code");
+    let code = code.split("## The code, tests and builds").nth(1).expect("the chapter on the code");
     for module in main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')) {
         assert!(crate_doc.contains(module), "the crate doc does not name {module}");
         assert!(code.contains(&format!("`{module}`")), "README.md does not name {module}");
