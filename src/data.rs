@@ -39,6 +39,9 @@ impl Data {
     }
 
     fn check(&self) -> Result<(), String> {
+        if let Some(folder) = self.folder.as_ref().filter(|folder| !folder.is_dir()) {
+            return Err(format!("{} is not a folder", folder.display()));
+        }
         self.tasks()?;
         self.report(None)?;
         if self.folder.is_some() && self.downloads()?.0.is_empty() {
@@ -147,7 +150,7 @@ impl Data {
                 if let Ok(name) = entry.file_name().into_string()
                     && !name.starts_with('.')
                     && !LEFT_BY_SYSTEMS.iter().any(|left| name.eq_ignore_ascii_case(left))
-                    && fs::metadata(entry.path())?.is_file()
+                    && fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file())
                 {
                     names.push(name);
                 }

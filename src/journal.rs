@@ -2,7 +2,7 @@
 //! a line of JSON; at the end the checklist of what the client has done.
 
 use crate::console::Console;
-use crate::http1::{Head, grouped, in_bytes, quoted_whole, shown, to_text};
+use crate::http1::{Head, counted, grouped, in_bytes, quoted_whole, shown, to_text};
 use crate::reply::{Learnt, Part, json_object};
 use crate::server::Step;
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use time::{OffsetDateTime, UtcOffset};
@@ -102,8 +103,8 @@ impl Journal {
         self.console.print(&format!("{}  warning: {sentence}", self.time_of_day()));
     }
 
-    /// The checklist: which of the three steps the client did.
-    pub fn stop(&self) {
+    /// The checklist: which of the three steps the client did. `unfinished`: requests that were still on their way.
+    pub fn stop(&self, unfinished: usize) {
         let tallies = *self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = "\nWhat the client did:".to_owned();
         let mut checklist = serde_json::Map::new();
@@ -129,8 +130,12 @@ impl Journal {
             let counts = json!({ "requests": requests, "with_findings": with_findings, "refused": refused, "partial": partial, "incomplete": incomplete });
             checklist.insert((*name).to_owned(), counts);
         }
+        if unfinished > 0 {
+            append(&mut text, format_args!("\n  not counted: {}", counted(unfinished as u64, "request")));
+            append(&mut text, format_args!(" still on the way at the end"));
+        }
         self.console.print(&text);
-        self.write("stop", &[("checklist", checklist.into())]);
+        self.write("stop", &[("checklist", checklist.into()), ("unfinished", json!(unfinished))]);
     }
 
     fn count(&self, event: &RequestEvent) {
@@ -157,8 +162,14 @@ impl Journal {
         for sentence in learnt.error.iter().chain(&event.undelivered) {
             append(&mut text, format_args!("  {sentence}"));
         }
-        for part in &learnt.parts {
+        for part in learnt.parts.iter().take(MAX_PART_LINES) {
             append(&mut text, format_args!("\n    {}", part_line(part)));
+        }
+        if let Some(more) = learnt.parts.len().checked_sub(MAX_PART_LINES).filter(|more| *more > 0) {
+            append(
+                &mut text,
+                format_args!("\n    and {}; journal.jsonl of --record has all", counted(more as u64, "more part")),
+            );
         }
         for finding in learnt.findings.iter().filter(|finding| Some(&finding.sentence) != learnt.error.as_ref()) {
             append(&mut text, format_args!("\n    note: {}", finding.sentence));
@@ -202,7 +213,7 @@ fn part_object(part: &Part) -> Value {
         "bytes": part.size_bytes,
         "sha256": part.sha256,
         "value": part.value,
-        "saved": part.saved,
+        "saved": part.saved.as_deref().map(Path::to_string_lossy),
     })
 }
 
@@ -210,4 +221,6 @@ fn append(text: &mut String, arguments: std::fmt::Arguments) {
     text.write_fmt(arguments).expect("writing to a String does not fail");
 }
 
+/// For the console, where nobody reads more.
+const MAX_PART_LINES: usize = 50;
 const STEPS: [(Step, &str); 3] = [(Step::Tasks, "tasks"), (Step::Download, "download"), (Step::Report, "report")];

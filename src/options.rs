@@ -52,11 +52,11 @@ impl Wish {
                 Long("port") => options.port = number(&mut parser, "--port", 0, u16::MAX.into())? as u16,
                 Long("host") => options.host = Some(text(&mut parser, "--host")?),
                 Long("http") => options.http = true,
-                Long("cert") => options.certificate = Some(path(&mut parser)?),
-                Long("key") => options.key = Some(path(&mut parser)?),
-                Long("data") => options.data = Some(path(&mut parser)?),
-                Long("write-data") => return Ok(Wish::WriteData(path(&mut parser)?)),
-                Long("record") => options.record = Some(path(&mut parser)?),
+                Long("cert") => options.certificate = Some(path(&mut parser, "--cert")?),
+                Long("key") => options.key = Some(path(&mut parser, "--key")?),
+                Long("data") => options.data = Some(path(&mut parser, "--data")?),
+                Long("write-data") => return Ok(Wish::WriteData(path(&mut parser, "--write-data")?)),
+                Long("record") => options.record = Some(path(&mut parser, "--record")?),
                 Long("strict") => options.strict = true,
                 Long("timeout") => {
                     options.timeout = Duration::from_secs(number(&mut parser, "--timeout", 1, MAX_TIMEOUT_SECONDS)?);
@@ -74,14 +74,23 @@ impl Wish {
     }
 }
 
+/// What stands behind an option. Another option there is a value forgotten.
+fn value(parser: &mut lexopt::Parser, name: &str) -> Result<OsString, String> {
+    let value = parser.value().map_err(|_| format!("{name} needs a value behind it"))?;
+    match value.to_string_lossy().starts_with("--") {
+        true => Err(format!("{name} needs a value before {}", value.display())),
+        false => Ok(value),
+    }
+}
+
 fn text(parser: &mut lexopt::Parser, name: &str) -> Result<String, String> {
-    let value = parser.value().map_err(sentence)?;
+    let value = value(parser, name)?;
     value.into_string().map_err(|value| format!("{name} {} is not valid text", value.display()))
 }
 
 /// Absolute, so that what is printed later can be used from anywhere.
-fn path(parser: &mut lexopt::Parser) -> Result<PathBuf, String> {
-    let value = parser.value().map_err(sentence)?;
+fn path(parser: &mut lexopt::Parser, name: &str) -> Result<PathBuf, String> {
+    let value = value(parser, name)?;
     std::path::absolute(&value).map_err(|error| format!("{:?} is not a path: {error}", value.display().to_string()))
 }
 
@@ -138,7 +147,7 @@ const MAX_TIMEOUT_SECONDS: u64 = 86_400;
 
 pub const HELP: &str = "\
 A local HTTPS test server with the three answers of the cleaner API, for people who write clients.
-It checks nothing unless asked to: a client's mistakes are notes on the console, and with --strict
+It refuses nothing unless asked to: a client's mistakes are notes on the console, and with --strict
 they are refused as a strict server would refuse them, with what was expected and what was received.
 
 Usage: cleaner-test-server [OPTIONS]

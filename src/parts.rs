@@ -121,6 +121,8 @@ pub struct PartHeads<R> {
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     Start,
+    /// Behind the head of a part, of whose content nothing has been handed on yet.
+    ContentStart,
     Content,
     Head,
     /// Nothing more is handed on.
@@ -202,7 +204,7 @@ impl<R: Read> PartHeads<R> {
     /// Makes more ready to be handed on. False: more of the body must be read first.
     fn advance(&mut self) -> bool {
         match self.place {
-            Place::Start | Place::Content => self.advance_content(),
+            Place::Start | Place::ContentStart | Place::Content => self.advance_content(),
             Place::Head => self.advance_head(),
             Place::End => true,
         }
@@ -227,13 +229,15 @@ impl<R: Read> PartHeads<R> {
         let before = &self.buffer[..self.ready];
         let begins_line = before.ends_with(b"\r\n") || (before.is_empty() && self.place == Place::Start);
         let behind = self.ready + delimiter_bytes;
+        // The empty line behind a head may be the CR LF of the delimiter too; `multipart` wants one for each.
+        let gap = if self.place == Place::ContentStart { "\r\n" } else { "" };
         match kind(&self.buffer[behind..]) {
             Kind::Part(head_offset) if begins_line => {
-                self.skip_to(behind + head_offset, String::new(), Place::Head);
+                self.skip_to(behind + head_offset, gap.to_owned(), Place::Head);
                 self.heads.seen.borrow_mut().begun_parts += 1;
             }
             Kind::Last if begins_line => {
-                self.skip_to(behind, format!("--{}--\r\n", self.new_boundary), Place::End);
+                self.skip_to(behind, format!("{gap}--{}--\r\n", self.new_boundary), Place::End);
                 self.heads.seen.borrow_mut().has_last_delimiter = true;
             }
             Kind::Unknown if begins_line => return false,
@@ -254,7 +258,7 @@ impl<R: Read> PartHeads<R> {
         }
         let Some(end) = end else { return false };
         self.heads.seen.borrow_mut().heads.push_back(PartHead { raw: head.to_vec() });
-        self.skip_to(self.ready + end, format!("--{}\r\n{STAND_IN}", self.new_boundary), Place::Content);
+        self.skip_to(self.ready + end, format!("--{}\r\n{STAND_IN}", self.new_boundary), Place::ContentStart);
         true
     }
 
@@ -310,6 +314,9 @@ impl<R: Read> Read for PartHeads<R> {
                     count -= 1;
                 }
                 self.handed_on += count;
+                if self.place == Place::ContentStart {
+                    self.place = Place::Content;
+                }
                 return Ok(count);
             }
             if self.place == Place::End {
@@ -328,6 +335,7 @@ impl<R: Read> Read for PartHeads<R> {
 fn kind(behind: &[u8]) -> Kind {
     let padding = behind.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     match &behind[padding..] {
+        _ if padding > MAX_PADDING_BYTES => Kind::Content,
         [b'-', b'-', ..] if padding == 0 => Kind::Last,
         [b'\r', b'\n', ..] => Kind::Part(padding + 2),
         [] | [b'-' | b'\r'] => Kind::Unknown,
@@ -338,6 +346,8 @@ fn kind(behind: &[u8]) -> Kind {
 /// What `multipart` gets to see.
 const STAND_IN: &str = "Content-Disposition: form-data; name=\"part\"\r\n\r\n";
 const MAX_PART_HEAD_BYTES: usize = 16 * 1024;
+/// Spaces behind a delimiter; nobody sends any.
+const MAX_PADDING_BYTES: usize = 1024;
 const READ_BYTES: usize = 32 * 1024;
 
 #[cfg(test)]
@@ -369,6 +379,21 @@ mod tests {
             assert!(received == content, "{} bytes in pieces of {piece_bytes}", received.len());
             assert_eq!(heads.next().field().as_deref(), Some("a"));
             assert!(multipart.read_entry().unwrap().is_none() && heads.has_last_delimiter());
+        }
+    }
+
+    #[test]
+    fn an_empty_content_may_share_its_line_end_with_the_delimiter() {
+        for body in ["--b\r\nA: b\r\n\r\n--b\r\n\r\nx\r\n--b--", "--b\r\nA: b\r\n\r\n\r\n--b\r\n\r\nx\r\n--b--"] {
+            let source = PartHeads::new(body.as_bytes(), "b");
+            let new_boundary = source.new_boundary();
+            let mut multipart = Multipart::with_body(source, new_boundary);
+            for expected in ["", "x"] {
+                let mut received = String::new();
+                multipart.read_entry().unwrap().unwrap().data.read_to_string(&mut received).unwrap();
+                assert_eq!(received, expected, "{body}");
+            }
+            assert!(multipart.read_entry().unwrap().is_none());
         }
     }
 

@@ -337,6 +337,11 @@ struct Busy<'a> {
 }
 
 impl Traffic {
+    /// So many requests are being answered.
+    pub fn busy(&self) -> usize {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).busy
+    }
+
     fn begin(&self) -> Busy<'_> {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.seen += 1;

@@ -58,7 +58,7 @@ impl Record {
             ("url", json!(url)),
             ("port", json!(port)),
             ("pid", json!(std::process::id())),
-            ("certificate", json!(certificate)),
+            ("certificate", json!(certificate.map(Path::to_string_lossy))),
         ]);
         self.write(READY, &(ready + "\n")).map(drop)
     }
@@ -72,7 +72,11 @@ impl Record {
     fn write(&self, name: &str, content: &str) -> Result<PathBuf, Failure> {
         let path = self.folder.join(name);
         let write = || {
-            let mut file = NamedTempFile::new_in(&self.folder)?;
+            let mut builder = tempfile::Builder::new();
+            // A client of another user, or in a container, is to read it too.
+            #[cfg(unix)]
+            builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+            let mut file = builder.tempfile_in(&self.folder)?;
             file.write_all(content.as_bytes())?;
             file.persist(&path).map_err(|error| error.error)
         };

@@ -83,6 +83,13 @@ impl Relay {
 
     /// Has the loop answer a request. Waits for its turn, and for the handler.
     pub fn ask(&self, number: u64, head: &Head, body: Option<SpooledTempFile>) -> io::Result<Reply> {
+        self.pass(number, head, body).inspect_err(|_| {
+            // Nobody else would ask for them.
+            drop((self.handover.take_body(number), self.handover.take_reply(number)));
+        })
+    }
+
+    fn pass(&self, number: u64, head: &Head, body: Option<SpooledTempFile>) -> io::Result<Reply> {
         if let Some(body) = body {
             self.handover.put_body(number, body);
         }

@@ -20,13 +20,13 @@ pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Report
         Ok(boundary) => report.read(request, &boundary),
         Err(finding) => report.findings.push(finding),
     }
-    let id = request.id().or(report.id.as_deref());
-    if id.is_some() {
-        report.findings.extend(check_id(id, data)?);
-    }
-    let mut reply = match report.not_saved {
-        None => Reply::json(data.report(id)?),
-        Some(sentence) => Reply::error(507, sentence),
+    let id = request.id().map(str::to_owned).or(report.id.take());
+    // What was learnt of the report is told even where no answer can be given.
+    let answer = report.answer(id.as_deref(), data);
+    let mut reply = match (report.not_saved, answer) {
+        (Some(sentence), _) => Reply::error(507, sentence),
+        (None, Err(sentence)) => Reply::error(500, sentence),
+        (None, Ok(bytes)) => Reply::json(bytes),
     };
     reply.learnt.parts = report.parts;
     reply.learnt.findings = report.findings;
@@ -49,6 +49,14 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
+    /// The answer of the data folder, after a look at the id if there is one.
+    fn answer(&mut self, id: Option<&str>, data: &Data) -> Result<Vec<u8>, String> {
+        if id.is_some() {
+            self.findings.extend(check_id(id, data)?);
+        }
+        data.report(id)
+    }
+
     fn read(&mut self, request: &mut Request, boundary: &str) {
         let source = PartHeads::new(request.body(), boundary);
         let heads = source.heads();

@@ -7,7 +7,7 @@ use crate::download::download_tools;
 use crate::http1::quoted;
 use crate::record::Reports;
 use crate::relay::REQUEST_NUMBER;
-use crate::reply::{Body, Finding, Handover, Reply};
+use crate::reply::{Body, Finding, Handover, Learnt, Reply};
 use crate::report::upload_report;
 use crate::tasks::get_tasks;
 use percent_encoding::percent_decode_str;
@@ -73,8 +73,13 @@ const REPORT: &str = "/xyz/api/cleaner/tasks/report";
 impl Server {
     /// Answers until `tiny_http::Server::unblock` is called.
     pub fn serve(&self, requests: &tiny_http::Server) {
-        for request in requests.incoming_requests() {
-            self.respond(request);
+        loop {
+            match requests.recv() {
+                Ok(request) => self.respond(request),
+                // That is the word of `unblock`. Any other error is that of the closed listener (relay.rs), at most.
+                Err(error) if error.kind() == io::ErrorKind::Other => return,
+                Err(_) => {}
+            }
         }
     }
 
@@ -123,13 +128,10 @@ impl Server {
         let mut request = Request { inner: request, path, id, body };
         let mut reply = self.route(&mut request).unwrap_or_else(|sentence| Reply::error(500, sentence));
         reply.learnt.findings.extend(check_host(&request));
-        match reply.learnt.findings.first() {
-            Some(finding) if self.strict && reply.status < 400 => {
-                let mut refusal = Reply::refusal(finding);
-                reply.learnt.error = refusal.learnt.error.take();
-                Reply { learnt: reply.learnt, ..refusal }
-            }
-            _ => reply,
+        let refused = reply.learnt.findings.first().filter(|_| self.strict && reply.status < 400).map(Reply::refusal);
+        match refused {
+            Some(refusal) => Reply { learnt: Learnt { error: refusal.learnt.error, ..reply.learnt }, ..refusal },
+            None => reply,
         }
     }
 

@@ -24,7 +24,7 @@ pub fn check_id(id: Option<&str>, data: &Data) -> Result<Option<Finding>, String
     Ok(Some(Finding {
         status,
         sentence,
-        expected: format!("the id of a task as tasks.json lists them: {listed}"),
+        expected: format!("id=N, with the id of a task in tasks.json: {listed}"),
         received: id.map_or_else(|| "no id".to_owned(), |id| format!("id={}", shown(id))),
     }))
 }

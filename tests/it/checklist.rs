@@ -88,6 +88,24 @@ fn a_step_that_the_server_could_not_do_is_not_called_never() {
 }
 
 #[test]
+fn a_request_that_is_still_on_its_way_is_said_to_be_uncounted() {
+    let mut server = Server::start(&[]);
+    let mut connection = server.connect();
+    connection.send(format!("POST {REPORT} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"));
+    // The server has the head once it asks for the body.
+    assert!(!connection.has_ended(), "no 100 Continue");
+
+    let finished = server.stop();
+
+    assert!(
+        finished.stdout.ends_with("\n  not counted: 1 request still on the way at the end\n"),
+        "{}",
+        finished.stdout
+    );
+    assert_eq!(server.journal().last().expect("the stop")["unfinished"], 1);
+}
+
+#[test]
 fn without_the_option_a_closed_standard_input_means_nothing() {
     let mut server = Server::launch(&mut command(&program()));
 

@@ -132,6 +132,19 @@ fn a_request_that_breaks_off_is_400_with_how_far_it_came() {
     }
 }
 
+/// A boundary may be followed by spaces, which say nothing.
+#[test]
+fn endless_spaces_behind_a_boundary_need_little_memory() {
+    let server = Server::start(&["--http"]);
+    let body = [b"--b".as_slice(), &vec![b' '; 40_000_000]].concat();
+
+    assert_eq!(server.post(REPORT, "multipart/form-data; boundary=b", &body).status, 200);
+
+    server.wait_for_line(|line| line.contains("the boundary \"b\" of the Content-Type does not occur"));
+    #[cfg(target_os = "linux")]
+    assert!(server.peak_memory_kib() < 30 * 1024, "{} KiB", server.peak_memory_kib());
+}
+
 /// The names are kept for console and journal, where each of these bytes is written as six.
 #[test]
 #[cfg(target_os = "linux")]

@@ -88,3 +88,12 @@ const OPTIONS: [&str; 13] = [
     "--help",
     "--version",
 ];
+
+#[test]
+fn a_forgotten_value_is_not_the_next_option() {
+    for option in ["--port", "--host", "--data", "--record", "--write-data", "--timeout"] {
+        let sentence = misuse(&[option, "--strict"]);
+
+        assert!(sentence.contains(option) && sentence.contains("needs a value"), "{sentence}");
+    }
+}

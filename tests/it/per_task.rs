@@ -126,3 +126,13 @@ fn serve(files: &[(&str, &[u8])]) -> (TempDir, Server) {
     let server = Server::start(&["--data", text(data.path())]);
     (data, server)
 }
+
+/// Editors make and remove such names while they save.
+#[cfg(unix)]
+#[test]
+fn a_name_in_the_data_folder_that_leads_nowhere_does_not_matter() {
+    let (data, server) = serve(&[]);
+    std::os::unix::fs::symlink("nowhere", data.path().join("0.lock")).expect("a link");
+
+    assert_eq!(server.get(&format!("{DOWNLOAD}?id=1")).status, 200);
+}

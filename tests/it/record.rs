@@ -94,7 +94,7 @@ fn start_stop_and_failed_connections_are_told() {
     assert_eq!(without(start, &["time"]), json!({ "event": "start", "version": version, "url": server.url() }));
     assert_eq!(without(&failed, &["time", "error"]), json!({ "event": "connection", "client": client }));
     assert!(failed["error"].as_str().is_some_and(|sentence| sentence.contains("SSH-2.0-test")), "{failed}");
-    assert_eq!(without(stop, &["time", "checklist"]), json!({ "event": "stop" }));
+    assert_eq!(without(stop, &["time", "checklist"]), json!({ "event": "stop", "unfinished": 0 }));
     journal.iter().for_each(assert_time);
 }
 
@@ -345,4 +345,24 @@ fn assert_time(event: &Value) {
     let shape: String =
         time.chars().map(|character| if character.is_ascii_digit() { '0' } else { character }).collect();
     assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{time}");
+}
+
+/// Linux allows such paths; JSON does not hold them as they are.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_whose_name_is_no_text_is_recorded_into() {
+    use std::os::unix::ffi::OsStrExt;
+    if is_skipped_under_wine("names that are no text, which Windows does not have") {
+        return;
+    }
+    let parent = tempfile::TempDir::new().expect("a folder");
+    let folder = parent.path().join(std::ffi::OsStr::from_bytes(b"record-\xff"));
+    let mut command = command(&program());
+    let mut process = Process::spawn(command.args(["--port", "0", "--exit-on-stdin-close", "--record"]).arg(&folder));
+    process.wait_until_ready(&folder.join("ready.json"));
+    drop(process.child.stdin.take());
+
+    let finished = process.finish();
+
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
 }
