@@ -2,7 +2,7 @@
 //! request, so that an edit shows at once, and a mistake in one is told with file, line and column. Knows no HTTP.
 
 use crate::console::Failure;
-use crate::http1::shown;
+use crate::words::shown;
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};

@@ -2,9 +2,10 @@
 //! a line of JSON; at the end the checklist of what the client has done.
 
 use crate::console::Console;
-use crate::http1::{Head, counted, grouped, in_bytes, quoted_whole, shown, to_text};
+use crate::http1::Head;
 use crate::reply::{Learnt, Part, json_object};
 use crate::server::Step;
+use crate::words::{counted, grouped, in_bytes, quoted_whole, shown, to_text};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! The connection to a client: with TLS or without, limited in time, and closed so that no answer is lost. Says why a
 //! handshake failed. Knows no HTTP.
 
-use crate::http1::{is_timeout, quoted};
+use crate::words::quoted;
 use rustls::{AlertDescription, ServerConfig, ServerConnection};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -270,6 +270,11 @@ fn whole(count: usize, wanted: usize) -> io::Result<usize> {
 pub fn no_request(tls: Option<&Tls>) -> String {
     let Some(Tls { trust_advice, .. }) = tls else { return "connected, but sent no request".to_owned() };
     format!("shook hands over TLS, but sent no request; perhaps it does not trust the certificate: {trust_advice}")
+}
+
+/// A read that took longer than the time allowed is WouldBlock on Unix and TimedOut on Windows.
+pub fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// The first byte of a TLS handshake (RFC 8446, 5.1).

@@ -38,7 +38,7 @@
 //! # Where to read on
 //!
 //! `run` below; then options, data, server, tasks, download, report with parts, reply; then what carries them: proxy,
-//! link, http1, relay, listen, certificate; then what is told: journal, record, console.
+//! link, http1, relay, listen, certificate; then what is told: journal, record, console, words.
 
 mod certificate;
 mod console;
@@ -57,6 +57,7 @@ mod reply;
 mod report;
 mod server;
 mod tasks;
+mod words;
 
 use console::{Console, Failure};
 use data::Data;

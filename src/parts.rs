@@ -2,7 +2,7 @@
 //! `filename`, cuts a quoted name at a semicolon, does not know `filename*` and refuses bytes that are no UTF-8. So they
 //! are read here, on the way to it, and it gets plain ones in their place; cutting the upload into parts stays with it.
 
-use crate::http1::to_text;
+use crate::words::to_text;
 use memchr::memmem;
 use percent_encoding::percent_decode;
 use std::cell::RefCell;
@@ -141,6 +141,7 @@ struct Seen {
     begun_parts: usize,
     has_headless_part: bool,
     has_last_delimiter: bool,
+    has_bare_lf: bool,
 }
 
 impl Heads {
@@ -157,6 +158,11 @@ impl Heads {
     /// Whether the body came to its end.
     pub fn has_last_delimiter(&self) -> bool {
         self.seen.borrow().has_last_delimiter
+    }
+
+    /// Whether a line with a delimiter ended with LF alone.
+    pub fn has_bare_lf(&self) -> bool {
+        self.seen.borrow().has_bare_lf
     }
 
     /// Whether the header lines of the last of them do not end.
@@ -241,7 +247,10 @@ impl<R: Read> PartHeads<R> {
                 self.heads.seen.borrow_mut().has_last_delimiter = true;
             }
             Kind::Unknown if begins_line => return false,
-            _ => self.ready = behind,
+            _ => {
+                self.heads.seen.borrow_mut().has_bare_lf |= self.buffer.get(behind) == Some(&b'\n');
+                self.ready = behind;
+            }
         }
         true
     }

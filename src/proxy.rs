@@ -2,11 +2,12 @@
 //! whole request at a time, has the loop answer it (relay.rs), and sends the answer at the client's own pace. All limits
 //! and timeouts are here. Knows nothing of tasks and reports.
 
-use crate::http1::{self, Framing, Head, Refusal, quoted};
+use crate::http1::{self, Framing, Head, Refusal};
 use crate::journal::{Journal, RequestEvent};
-use crate::link::{Link, NoLink, Tls, no_request};
+use crate::link::{Link, NoLink, Tls, is_timeout, no_request};
 use crate::relay::Relay;
 use crate::reply::{Body, FilePiece, Reply};
+use crate::words::{grouped, quoted};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -254,9 +255,9 @@ fn send(link: &mut Link, reply: &mut Reply, goes_on: bool, says_keep_alive: bool
         Body::File(piece) => send_file(link, buffer, piece, &mut sent),
     };
     let trouble = outcome.err().map(|error| {
-        let (sent, length) = (http1::grouped(sent), http1::grouped(length));
+        let (sent, length) = (grouped(sent), grouped(length));
         match error.kind() {
-            _ if http1::is_timeout(&error) => format!("the client stopped reading after {sent} of {length} bytes"),
+            _ if is_timeout(&error) => format!("the client stopped reading after {sent} of {length} bytes"),
             ErrorKind::UnexpectedEof => {
                 format!("the file became shorter while it was sent, after {sent} of {length} bytes")
             }

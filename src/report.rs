@@ -2,12 +2,12 @@
 //! answers with the data folder's verdict whatever came. The only file that uses `multipart`.
 
 use crate::data::Data;
-use crate::http1::{counted, quoted};
 use crate::parts::{Heads, PartHead, PartHeads, parameter};
 use crate::record::Reports;
 use crate::reply::{Finding, Part, Reply};
 use crate::server::Request;
 use crate::tasks::check_id;
+use crate::words::{counted, quoted};
 use multipart::server::Multipart;
 use ring::digest::{Context, SHA256};
 use std::io::{self, BufRead, Write};
@@ -162,6 +162,8 @@ impl Report<'_> {
         let number = heads.begun_parts();
         let sentence = if heads.has_headless_part() {
             format!("the header lines of part {number} of the report do not end with an empty line (CR LF, CR LF)")
+        } else if number == 0 && heads.has_bare_lf() {
+            "the lines of the report end with LF alone, where multipart/form-data wants CR LF".to_owned()
         } else if number == 0 {
             let boundary = quoted(boundary.as_bytes());
             format!("the boundary {boundary} of the Content-Type does not occur in the report")

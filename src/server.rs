@@ -4,12 +4,12 @@
 
 use crate::data::Data;
 use crate::download::download_tools;
-use crate::http1::quoted;
 use crate::record::Reports;
 use crate::relay::REQUEST_NUMBER;
 use crate::reply::{Body, Finding, Handover, Learnt, Reply};
 use crate::report::upload_report;
 use crate::tasks::get_tasks;
+use crate::words::quoted;
 use percent_encoding::percent_decode_str;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};

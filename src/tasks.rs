@@ -1,8 +1,8 @@
 //! GET /xyz/api/cleaner/tasks: the list of tasks. Also the check of the id that the other two endpoints are given.
 
 use crate::data::Data;
-use crate::http1::{quoted, shown};
 use crate::reply::{Finding, Reply};
+use crate::words::{quoted, shown};
 
 pub fn get_tasks(data: &Data) -> Result<Reply, String> {
     Ok(Reply::json(data.tasks()?))

@@ -1,0 +1,67 @@
+//! How numbers, and what others have sent, are written for people.
+
+/// Bytes that somebody sent, made safe to print: in quotes, escaped, and no longer than a line.
+pub fn quoted(bytes: &[u8]) -> String {
+    let dots = if bytes.len() > MAX_QUOTED_BYTES { "..." } else { "" };
+    quoted_whole(&bytes[..bytes.len().min(MAX_QUOTED_BYTES)]) + dots
+}
+
+/// The same, however long.
+pub fn quoted_whole(bytes: &[u8]) -> String {
+    let mut text = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\'' => text.push('\''),
+                _ => text.extend(character.escape_debug()),
+            }
+        }
+        text.push_str(&chunk.invalid().escape_ascii().to_string());
+    }
+    text + "\""
+}
+
+/// What a client sent, without the quotes where it needs none.
+pub fn shown(text: &str) -> String {
+    if text.len() <= MAX_QUOTED_BYTES
+        && text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
+    {
+        return text.to_owned();
+    }
+    let quoted = quoted(text.as_bytes());
+    match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(plain) if plain == text => plain.to_owned(),
+        _ => quoted,
+    }
+}
+
+/// What a client sent, as text. Bytes that are no UTF-8 come from clients that send Latin-1.
+pub fn to_text(bytes: &[u8]) -> String {
+    str::from_utf8(bytes).map_or_else(|_| bytes.iter().map(|byte| char::from(*byte)).collect(), str::to_owned)
+}
+
+/// 1234567 as 1,234,567 bytes.
+pub fn in_bytes(number: u64) -> String {
+    counted(number, "byte")
+}
+
+/// So many things, e.g. 1 part or 2 parts.
+pub fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// 1234567 as 1,234,567.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// About a line.
+const MAX_QUOTED_BYTES: usize = 80;
