@@ -1,6 +1,7 @@
 //! Every word that is printed. Text for standard output waits in a bounded queue for a thread that prints it: a full
 //! pipe, or a Windows console that a mouse selection has frozen, holds up the printing and never the serving.
 
+use crate::lock::lock;
 use std::fmt::{self, Display};
 #[cfg(windows)]
 use std::io::IsTerminal;
@@ -42,8 +43,8 @@ struct Shared {
 struct Queue {
     text: String,
     lost_lines: usize,
+    /// The printing thread has printed all that it took.
     printer_waits: bool,
-    printing: bool,
 }
 
 impl Console {
@@ -61,8 +62,7 @@ impl Console {
                 io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).ok();
             }
         };
-        let started = std::thread::Builder::new().name("console".to_owned()).spawn(print_all);
-        started.map_err(|error| Failure::new(format!("cannot start a thread: {error}"), "close other programs"))?;
+        crate::start_thread("console", print_all)?;
         Ok(console)
     }
 
@@ -83,7 +83,7 @@ impl Console {
     /// Waits until all is printed, but not for a reader that does not read.
     pub fn flush(&self) {
         let queue = self.shared.lock();
-        let unprinted = |queue: &mut Queue| queue.printing || !queue.text.is_empty();
+        let unprinted = |queue: &mut Queue| !queue.printer_waits || !queue.text.is_empty();
         let waited = self.shared.changed.wait_timeout_while(queue, FLUSH_LIMIT, unprinted);
         drop(waited);
     }
@@ -93,14 +93,12 @@ impl Shared {
     /// Waits until there is something to print.
     fn wait(&self) {
         let mut queue = self.lock();
-        queue.printing = false;
-        self.changed.notify_all();
         queue.printer_waits = true;
+        self.changed.notify_all();
         while queue.text.is_empty() && queue.lost_lines == 0 {
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         queue.printer_waits = false;
-        queue.printing = true;
     }
 
     /// All that is to be printed now.
@@ -116,7 +114,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 

@@ -56,14 +56,17 @@ impl Data {
     /// The body of the answer to GET /tasks.
     pub fn tasks(&self) -> Result<Vec<u8>, String> {
         match &self.folder {
-            Some(folder) => read_json(&folder.join(TASKS)),
+            Some(folder) => Ok(read_json(&folder.join(TASKS))?.0),
             None => Ok(BUILT_IN_TASKS.to_vec()),
         }
     }
 
     /// The ids in tasks.json. `None` where its form is not `{"tasks": [{"id": ...}, ...]}`, so that no id can be told.
     pub fn task_ids(&self) -> Result<Option<Vec<String>>, String> {
-        let tasks: Value = serde_json::from_slice(&self.tasks()?).map_err(|error| error.to_string())?;
+        let tasks = match &self.folder {
+            Some(folder) => read_json(&folder.join(TASKS))?.1,
+            None => serde_json::from_slice(BUILT_IN_TASKS).map_err(|error| error.to_string())?,
+        };
         let ids = tasks["tasks"].as_array().map(|tasks| {
             tasks.iter().map(|task| task["id"].as_str().map_or_else(|| task["id"].to_string(), str::to_owned)).collect()
         });
@@ -74,7 +77,7 @@ impl Data {
     pub fn report(&self, id: Option<&str>) -> Result<Vec<u8>, String> {
         let Some(folder) = &self.folder else { return Ok(BUILT_IN_REPORT.to_vec()) };
         let own = self.own_reports()?.into_iter().find(|(_, task)| Some(task.as_str()) == id);
-        read_json(&own.map_or_else(|| folder.join(REPORT), |(path, _)| path))
+        Ok(read_json(&own.map_or_else(|| folder.join(REPORT), |(path, _)| path))?.0)
     }
 
     /// The download for task `id`, else the one for all tasks.
@@ -183,8 +186,8 @@ pub fn write_built_in(folder: &Path) -> Result<Vec<String>, Failure> {
     Ok(told)
 }
 
-/// The bytes of a file that is to be JSON, as they are.
-fn read_json(path: &Path) -> Result<Vec<u8>, String> {
+/// The bytes of a file that is to be JSON, as they are, and what they say.
+fn read_json(path: &Path) -> Result<(Vec<u8>, Value), String> {
     let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
     let shown = path.display();
     if bytes.starts_with(b"\xef\xbb\xbf") {
@@ -193,8 +196,8 @@ fn read_json(path: &Path) -> Result<Vec<u8>, String> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(format!("{shown} is not JSON: line 1, column 1: it is UTF-16; save it as UTF-8 without BOM"));
     }
-    match serde_json::from_slice::<Value>(&bytes) {
-        Ok(_) => Ok(bytes),
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Ok((bytes, value)),
         Err(error) => {
             let (line, column) = (error.line(), error.column());
             let text = error.to_string();

@@ -27,7 +27,7 @@ pub enum Framing {
 }
 
 /// Why a request cannot be accepted.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     pub status: u16,
     pub sentence: String,

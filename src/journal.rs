@@ -3,6 +3,7 @@
 
 use crate::console::Console;
 use crate::http1::Head;
+use crate::lock::lock;
 use crate::reply::{Learnt, Part, json_object};
 use crate::server::Step;
 use crate::words::{counted, grouped, in_bytes, quoted_whole, shown, to_text};
@@ -12,7 +13,7 @@ use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 use time::{OffsetDateTime, UtcOffset};
 
@@ -106,7 +107,7 @@ impl Journal {
 
     /// The checklist: which of the three steps the client did. `unfinished`: requests that were still on their way.
     pub fn stop(&self, unfinished: usize) {
-        let tallies = *self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let tallies = *lock(&self.tallies);
         let mut text = "\nWhat the client did:".to_owned();
         let mut checklist = serde_json::Map::new();
         for ((_, name), tally) in STEPS.iter().zip(tallies) {
@@ -142,7 +143,7 @@ impl Journal {
     fn count(&self, event: &RequestEvent) {
         let step = event.head.as_ref().and_then(|head| Step::of(&head.method, head.origin_form()));
         let Some(index) = STEPS.iter().position(|(own, _)| Some(*own) == step) else { return };
-        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tallies = lock(&self.tallies);
         let tally = &mut tallies[index];
         tally.requests += 1;
         tally.with_findings += u64::from(!event.learnt.findings.is_empty());
@@ -180,7 +181,7 @@ impl Journal {
 
     /// One line of journal.jsonl, written at once, so that it is there whatever happens next.
     fn write(&self, event: &str, members: &[(&str, Value)]) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&self.file);
         let Some(open) = file.as_mut() else { return };
         let now = OffsetDateTime::now_utc();
         let (date, milliseconds) = (now.date(), now.millisecond());

@@ -38,7 +38,7 @@
 //! # Where to read on
 //!
 //! `run` below; then options, data, server, tasks, download, report with parts, reply; then what carries them: proxy,
-//! link, http1, relay, listen, certificate; then what is told: journal, record, console, words.
+//! link, http1, relay, listen, certificate, lock; then what is told: journal, record, console, words.
 
 mod certificate;
 mod console;
@@ -48,6 +48,7 @@ mod http1;
 mod journal;
 mod link;
 mod listen;
+mod lock;
 mod options;
 mod parts;
 mod proxy;

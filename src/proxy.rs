@@ -5,6 +5,7 @@
 use crate::http1::{self, Framing, Head, Refusal};
 use crate::journal::{Journal, RequestEvent};
 use crate::link::{Link, NoLink, Tls, is_timeout, no_request};
+use crate::lock::lock;
 use crate::relay::Relay;
 use crate::reply::{Body, FilePiece, Reply};
 use crate::words::{grouped, quoted};
@@ -12,7 +13,7 @@ use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::SpooledTempFile;
 
@@ -154,7 +155,7 @@ impl Proxy {
         let number = busy.number;
         let mut bytes_in = 0;
         let outcome = match &head {
-            Err(refusal) => Err(Refusal::new(refusal.status, refusal.sentence.clone())),
+            Err(refusal) => Err(refusal.clone()),
             Ok(_) if busy.is_stopping => Err(Refusal::new(503, "the server is stopping")),
             Ok(_) if is_crowded => Err(Refusal::new(503, CROWDED)),
             Ok(head) => {
@@ -217,7 +218,7 @@ impl Proxy {
 
     /// Waits until no request is being answered, but not long for slow clients. New requests are refused.
     pub fn finish(&self) {
-        let mut requests = self.traffic.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = lock(&self.traffic.requests);
         requests.is_stopping = true;
         drop(self.traffic.less_busy.wait_timeout_while(requests, FINISH_LIMIT, |requests| requests.busy > 0));
     }
@@ -340,11 +341,11 @@ struct Busy<'a> {
 impl Traffic {
     /// So many requests are being answered.
     pub fn busy(&self) -> usize {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).busy
+        lock(&self.requests).busy
     }
 
     fn begin(&self) -> Busy<'_> {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = lock(&self.requests);
         requests.seen += 1;
         requests.busy += 1;
         let Requests { seen, busy, is_stopping } = *requests;
@@ -354,7 +355,7 @@ impl Traffic {
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        let mut requests = self.traffic.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = lock(&self.traffic.requests);
         requests.busy -= 1;
         if requests.is_stopping {
             self.traffic.less_busy.notify_all();

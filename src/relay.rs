@@ -5,11 +5,12 @@
 //! tiny_http would let any local program end this one, e.g. by a `Content-Length` of terabytes.
 
 use crate::http1::Head;
+use crate::lock::lock;
 use crate::reply::{Body, Handover, Reply};
 use crate::server::HEADERS_READ;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::Duration;
 use tempfile::SpooledTempFile;
@@ -187,7 +188,7 @@ fn head_bytes(number: u64, head: &Head) -> Vec<u8> {
 impl Connection {
     /// Makes sure that tiny_http has accepted this very connection, by a first exchange that no stranger can know.
     fn introduce(&mut self, server: &tiny_http::Server) -> io::Result<()> {
-        let secret = format!("/{:x}", RandomState::new().build_hasher().finish());
+        let secret = format!("/{:x}", unguessable());
         write!(self.stream, "HEAD {secret} HTTP/1.1\r\n\r\n")?;
         let mut request = server.recv()?;
         while request.url() != secret {
@@ -204,17 +205,14 @@ impl Connection {
                 None => self.receive()?,
             }
         };
-        if is_head || reply.status == 304 {
-            self.received.drain(..head_bytes);
-            reply.body = if is_head { Body::Omitted(body_bytes) } else { reply.body };
-            return Ok(reply);
-        }
-        let end = head_bytes + usize::try_from(body_bytes).map_err(io::Error::other)?;
+        let sent_bytes = if is_head { 0 } else { body_bytes };
+        let end = head_bytes + usize::try_from(sent_bytes).map_err(io::Error::other)?;
         while self.received.len() < end {
             self.receive()?;
         }
-        reply.body = Body::Bytes(self.received[head_bytes..end].to_vec());
+        let body = self.received[head_bytes..end].to_vec();
         self.received.drain(..end);
+        reply.body = if is_head { Body::Omitted(body_bytes) } else { Body::Bytes(body) };
         Ok(reply)
     }
 
@@ -228,13 +226,12 @@ impl Connection {
     }
 }
 
-fn broken() -> io::Error {
-    io::Error::new(ErrorKind::NotConnected, "the connection to the loop is broken; start the server anew")
+fn unguessable() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
-/// A panic while the lock was held has left nothing half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn broken() -> io::Error {
+    io::Error::new(ErrorKind::NotConnected, "the connection to the loop is broken; start the server anew")
 }
 
 /// A reply without its body, the length of its head, and of its body. `None`: the head is not whole yet.
@@ -263,7 +260,7 @@ const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 /// On Linux: sockets without a place in the file system, which take half the time of TCP's.
 #[cfg(target_os = "linux")]
 mod abstract_unix {
-    use std::hash::{BuildHasher, Hasher, RandomState};
+    use super::unguessable;
     use std::io;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixListener};
@@ -271,7 +268,7 @@ mod abstract_unix {
     pub use std::os::unix::net::UnixStream as Stream;
 
     pub fn listen() -> io::Result<UnixListener> {
-        let name = format!("cleaner-test-server-{:x}", RandomState::new().build_hasher().finish());
+        let name = format!("cleaner-test-server-{:x}", unguessable());
         UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)
     }
 

@@ -1,11 +1,12 @@
 //! What is answered: the few kinds of reply, and what the loop learns of a request beside the reply.
 //! Handlers make replies, the loop and the proxy carry them; how one looks on the wire is the proxy's business.
 
+use crate::lock::lock;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use tempfile::SpooledTempFile;
 
 /// An answer to one request.
@@ -141,11 +142,6 @@ impl Handover {
     pub fn take_reply(&self, request: u64) -> Option<(Option<FilePiece>, Learnt)> {
         lock(&self.replies).remove(&request)
     }
-}
-
-/// A panic while the lock was held has left nothing half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A JSON object on one line, its members in the order given (serde_json would sort them).

@@ -73,7 +73,7 @@ fn misuse(arguments: &[&str]) -> String {
     refused.stderr.trim_end().to_owned()
 }
 
-const OPTIONS: [&str; 13] = [
+const OPTIONS: [&str; 14] = [
     "--port",
     "--host",
     "--http",
@@ -85,6 +85,7 @@ const OPTIONS: [&str; 13] = [
     "--strict",
     "--timeout",
     "--max-upload",
+    "--exit-on-stdin-close",
     "--help",
     "--version",
 ];

@@ -9,10 +9,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use crate::connection::{Connection, Response};
+use crate::foreign::sha256;
 use crate::support::{DOWNLOAD, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, built_in, local};
 
 #[test]
@@ -466,10 +466,6 @@ impl Body {
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Tells how to repeat the round in which the test fails.
