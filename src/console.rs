@@ -1,7 +1,7 @@
 //! Every word that is printed. Text for standard output waits in a bounded queue for a thread that prints it: a full
 //! pipe, or a Windows console that a mouse selection has frozen, holds up the printing and never the serving.
 
-use crate::lock::lock;
+use crate::threads::lock;
 use std::fmt::{self, Display};
 #[cfg(windows)]
 use std::io::IsTerminal;
@@ -62,7 +62,7 @@ impl Console {
                 io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).ok();
             }
         };
-        crate::start_thread("console", print_all)?;
+        crate::threads::start("console", print_all)?;
         Ok(console)
     }
 

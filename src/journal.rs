@@ -3,9 +3,9 @@
 
 use crate::console::Console;
 use crate::http1::Head;
-use crate::lock::lock;
 use crate::reply::{Learnt, Part, json_object};
 use crate::server::Step;
+use crate::threads::lock;
 use crate::words::{counted, grouped, in_bytes, quoted_whole, shown, to_text};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -21,8 +21,8 @@ pub struct Journal {
     console: Console,
     /// Of the user; for the console.
     time_zone: UtcOffset,
-    /// journal.jsonl; `None` without --record, or once it could not be written.
-    file: Mutex<Option<File>>,
+    /// journal.jsonl; `None` without --record. Within, once it could not be written.
+    file: Option<Mutex<Option<File>>>,
     /// In the order of `STEPS`.
     tallies: Mutex<[Tally; 3]>,
 }
@@ -58,47 +58,23 @@ struct Tally {
 
 impl Journal {
     pub fn open(console: Console, time_zone: UtcOffset, file: Option<File>) -> Journal {
-        Journal { console, time_zone, file: Mutex::new(file), tallies: Mutex::default() }
+        Journal { console, time_zone, file: file.map(|file| Mutex::new(Some(file))), tallies: Mutex::default() }
     }
 
     pub fn start(&self, url: &str) {
-        self.write("start", &[("version", json!(env!("CARGO_PKG_VERSION"))), ("url", json!(url))]);
+        self.write("start", || vec![("version", json!(env!("CARGO_PKG_VERSION"))), ("url", json!(url))]);
     }
 
     pub fn request(&self, event: &RequestEvent) {
         self.count(event);
         self.print(event);
-        let RequestEvent { client, number, head, learnt, .. } = event;
-        let member = |value: fn(&Head) -> Value| head.as_ref().map_or(Value::Null, value);
-        let error = learnt.error.as_ref().or(event.undelivered.as_ref());
-        self.write(
-            "request",
-            &[
-                ("client", json!(client.to_string())),
-                ("request", json!(number)),
-                ("method", member(|head| json!(head.method))),
-                ("target", member(|head| json!(head.target))),
-                ("version", member(|head| json!(format!("HTTP/1.{}", head.minor_version)))),
-                (
-                    "headers",
-                    member(|head| head.headers.iter().map(|(name, value)| json!([name, to_text(value)])).collect()),
-                ),
-                ("status", json!(event.status)),
-                ("bytes_in", json!(event.bytes_in)),
-                ("bytes_out", json!(event.bytes_out)),
-                ("ms", json!(event.duration.as_micros() as f64 / 1000.0)),
-                ("delivered", json!(event.undelivered.is_none())),
-                ("parts", learnt.parts.iter().map(part_object).collect()),
-                ("findings", learnt.findings.iter().map(|finding| json!(finding.sentence)).collect()),
-                ("error", json!(error)),
-            ],
-        );
+        self.write("request", || request_members(event));
     }
 
     /// A connection that came to no request, or broke in one.
     pub fn connection(&self, client: SocketAddr, sentence: &str) {
         self.console.print(&format!("{}  {client}  {sentence}", self.time_of_day()));
-        self.write("connection", &[("client", json!(client.to_string())), ("error", json!(sentence))]);
+        self.write("connection", || vec![("client", json!(client.to_string())), ("error", json!(sentence))]);
     }
 
     pub fn warn(&self, sentence: &str) {
@@ -137,7 +113,7 @@ impl Journal {
             append(&mut text, format_args!(" still on the way at the end"));
         }
         self.console.print(&text);
-        self.write("stop", &[("checklist", checklist.into()), ("unfinished", json!(unfinished))]);
+        self.write("stop", || vec![("checklist", checklist.into()), ("unfinished", json!(unfinished))]);
     }
 
     fn count(&self, event: &RequestEvent) {
@@ -180,14 +156,16 @@ impl Journal {
     }
 
     /// One line of journal.jsonl, written at once, so that it is there whatever happens next.
-    fn write(&self, event: &str, members: &[(&str, Value)]) {
-        let mut file = lock(&self.file);
-        let Some(open) = file.as_mut() else { return };
+    fn write(&self, event: &str, members: impl FnOnce() -> Vec<(&'static str, Value)>) {
+        let Some(file) = &self.file else { return };
         let now = OffsetDateTime::now_utc();
         let (date, milliseconds) = (now.date(), now.millisecond());
         let time = format!("{date}T{:02}:{:02}:{:02}.{milliseconds:03}Z", now.hour(), now.minute(), now.second());
-        let line = json_object(&[&[("time", json!(time)), ("event", json!(event))], members].concat());
-        if let Err(error) = open.write_all(format!("{line}\n").as_bytes()) {
+        let mut line = vec![("time", json!(time)), ("event", json!(event))];
+        line.extend(members());
+        let line = json_object(&line) + "\n";
+        let mut file = lock(file);
+        if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(line.as_bytes())) {
             self.warn(&format!("cannot write journal.jsonl any more: {error}"));
             *file = None;
         }
@@ -197,6 +175,28 @@ impl Journal {
         let now = OffsetDateTime::now_utc().to_offset(self.time_zone);
         format!("{:02}:{:02}:{:02}", now.hour(), now.minute(), now.second())
     }
+}
+
+fn request_members(event: &RequestEvent) -> Vec<(&'static str, Value)> {
+    let RequestEvent { client, number, head, learnt, .. } = event;
+    let member = |value: fn(&Head) -> Value| head.as_ref().map_or(Value::Null, value);
+    let error = learnt.error.as_ref().or(event.undelivered.as_ref());
+    vec![
+        ("client", json!(client.to_string())),
+        ("request", json!(number)),
+        ("method", member(|head| json!(head.method))),
+        ("target", member(|head| json!(head.target))),
+        ("version", member(|head| json!(format!("HTTP/1.{}", head.minor_version)))),
+        ("headers", member(|head| head.headers.iter().map(|(name, value)| json!([name, to_text(value)])).collect())),
+        ("status", json!(event.status)),
+        ("bytes_in", json!(event.bytes_in)),
+        ("bytes_out", json!(event.bytes_out)),
+        ("ms", json!(event.duration.as_micros() as f64 / 1000.0)),
+        ("delivered", json!(event.undelivered.is_none())),
+        ("parts", learnt.parts.iter().map(part_object).collect()),
+        ("findings", learnt.findings.iter().map(|finding| json!(finding.sentence)).collect()),
+        ("error", json!(error)),
+    ]
 }
 
 fn part_line(part: &Part) -> String {

@@ -38,17 +38,17 @@
 //! # Where to read on
 //!
 //! `run` below; then options, data, server, tasks, download, report with parts, reply; then what carries them: proxy,
-//! link, http1, relay, listen, certificate, lock; then what is told: journal, record, console, words.
+//! link, http1, relay with handover, listen, certificate, threads; then what is told: journal, record, console, words.
 
 mod certificate;
 mod console;
 mod data;
 mod download;
+mod handover;
 mod http1;
 mod journal;
 mod link;
 mod listen;
-mod lock;
 mod options;
 mod parts;
 mod proxy;
@@ -58,17 +58,18 @@ mod reply;
 mod report;
 mod server;
 mod tasks;
+mod threads;
 mod words;
 
 use console::{Console, Failure};
 use data::Data;
+use handover::Handover;
 use journal::Journal;
 use link::Tls;
 use options::{HELP, Options, Wish};
 use proxy::{Proxy, Traffic};
 use record::Record;
 use relay::Relay;
-use reply::Handover;
 use server::Server;
 use std::fmt::Display;
 use std::io;
@@ -139,7 +140,7 @@ fn run(options: Options) -> Result<(), Failure> {
     proxy.journal.start(&url);
     for listener in listeners {
         let proxy = Arc::clone(&proxy);
-        start_thread("accept", move || proxy.accept_all(&listener))?;
+        threads::start("accept", move || proxy.accept_all(&listener))?;
     }
     if let Some(record) = &record {
         record.write_ready(&url, addresses[0].port(), security.ca_path.as_deref())?;
@@ -266,7 +267,7 @@ fn unwatched(error: &dyn Display) -> Failure {
 /// Standard input closes when the program that started this one ends, however it ends.
 fn stop_on_stdin_close(proxy: &Arc<Proxy>, requests: &Arc<tiny_http::Server>) -> Result<(), Failure> {
     let (proxy, requests) = (Arc::clone(proxy), Arc::clone(requests));
-    start_thread("stdin", move || {
+    threads::start("stdin", move || {
         // An error is an end too: nothing can come from there any more.
         io::copy(&mut io::stdin(), &mut io::sink()).ok();
         stop(&proxy, &requests);
@@ -276,10 +277,6 @@ fn stop_on_stdin_close(proxy: &Arc<Proxy>, requests: &Arc<tiny_http::Server>) ->
 /// Answers on their way are finished, then the loop ends.
 fn stop(proxy: &Proxy, requests: &tiny_http::Server) {
     proxy.finish();
+    proxy.relay.close();
     requests.unblock();
-}
-
-fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
-    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    started.map(drop).map_err(|error| Failure::new(format!("cannot start a thread: {error}"), "close other programs"))
 }

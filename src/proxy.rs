@@ -5,9 +5,9 @@
 use crate::http1::{self, Framing, Head, Refusal};
 use crate::journal::{Journal, RequestEvent};
 use crate::link::{Link, NoLink, Tls, is_timeout, no_request};
-use crate::lock::lock;
 use crate::relay::Relay;
 use crate::reply::{Body, FilePiece, Reply};
+use crate::threads::lock;
 use crate::words::{grouped, quoted};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

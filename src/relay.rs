@@ -1,17 +1,20 @@
-//! From the proxy to the loop and back: one connection to tiny_http within the program, made at the start. A request's
-//! head is passed on over it, its body through the table beside (reply.rs), and the reply is read back.
+//! From the proxy to the loop and back: one connection to tiny_http within the program, made at the start. The heads of
+//! requests and replies go over it, each with the number of its request; bodies go by the table beside (handover.rs).
 //!
 //! The listener that tiny_http accepts it from is closed as soon as it stands. Nobody else can reach the loop then:
 //! tiny_http would let any local program end this one, e.g. by a `Content-Length` of terabytes.
 
+use crate::handover::Handover;
 use crate::http1::Head;
-use crate::lock::lock;
-use crate::reply::{Body, Handover, Reply};
+use crate::reply::{Body, Learnt, Reply};
 use crate::server::HEADERS_READ;
+use crate::threads::{lock, stay_awake};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::Duration;
 use tempfile::SpooledTempFile;
 
@@ -23,44 +26,25 @@ use tcp as loopback;
 /// The private header with the number of a request. The proxy never passes on one that a client has sent.
 pub const REQUEST_NUMBER: &str = "Request-Number";
 
+/// Tells which request a reply is for.
+pub fn number_header(request: u64) -> tiny_http::Header {
+    tiny_http::Header::from_bytes(REQUEST_NUMBER, request.to_string()).expect("a name and digits make a header")
+}
+
 pub struct Relay {
-    state: Mutex<State>,
+    /// Of requests, about to be sent together.
+    heads: Mutex<Vec<u8>>,
+    outgoing: Mutex<loopback::Stream>,
+    incoming: Mutex<Incoming>,
     handover: Arc<Handover>,
 }
 
-/// Requests that come while the connection is in use wait together, and then go together: each step on the way wakes a
-/// thread, and so it wakes it once for many.
-struct State {
-    waiting: Vec<Waiting>,
-    /// `None` while it is in use, and once it is broken.
-    connection: Option<Connection>,
-    /// Only somebody's tampering with this program's sockets does that.
-    is_broken: bool,
-}
-
-struct Waiting {
-    head: Vec<u8>,
-    /// To HEAD there is no body in the reply.
-    is_head: bool,
-    seat: Arc<Seat>,
-}
-
-/// Where the thread of a client waits until it is its turn.
-struct Seat {
-    thread: Thread,
-    turn: Mutex<Option<Turn>>,
-}
-
-enum Turn {
-    /// The connection is free: take all that wait over it.
-    Lead,
-    Done(io::Result<Reply>),
-}
-
-struct Connection {
+struct Incoming {
     stream: loopback::Stream,
     /// Beyond the last reply that has been read.
     received: Vec<u8>,
+    /// Of others, who are about to fetch them.
+    replies: HashMap<u64, Reply>,
 }
 
 impl Relay {
@@ -70,97 +54,57 @@ impl Relay {
         let address = listener.local_addr()?;
         let door = listener.try_clone()?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
-        let mut connection = Connection { stream: loopback::connect(&address)?, received: Vec::new() };
-        connection.introduce(&server)?;
+        let stream = loopback::connect(&address)?;
+        let outgoing = Mutex::new(stream.try_clone()?);
+        let mut incoming = Incoming { stream, received: Vec::new(), replies: HashMap::new() };
+        incoming.introduce(&server)?;
         // tiny_http's accepting thread ends at its first error. That is forced here: one more connection wakes it, and
         // the next call of accept finds the listener non-blocking and nobody waiting. On Windows that rests on a word of
         // Microsoft's, that duplicates of a socket have all its state in common; hence the limit.
         door.set_nonblocking(true)?;
         drop(loopback::connect(&address)?);
         while let Ok(Some(_)) = server.recv_timeout(CLOSING_LIMIT) {}
-        let state = State { waiting: Vec::new(), connection: Some(connection), is_broken: false };
-        Ok((server, Relay { state: Mutex::new(state), handover }))
+        let (heads, incoming) = (Mutex::default(), Mutex::new(incoming));
+        Ok((server, Relay { heads, outgoing, incoming, handover }))
     }
 
     /// Has the loop answer a request. Waits for its turn, and for the handler.
     pub fn ask(&self, number: u64, head: &Head, body: Option<SpooledTempFile>) -> io::Result<Reply> {
-        self.pass(number, head, body).inspect_err(|_| {
-            // Nobody else would ask for them.
-            drop((self.handover.take_body(number), self.handover.take_reply(number)));
+        let beside = self.handover.put(number, body);
+        let reply = self.pass(number, head, &beside);
+        self.handover.end();
+        // Only somebody's tampering with this program's sockets breaks it, and then it is for good.
+        reply.ok_or_else(|| {
+            self.handover.give_up();
+            io::Error::new(ErrorKind::NotConnected, "the connection to the loop is broken; start the server anew")
         })
     }
 
-    fn pass(&self, number: u64, head: &Head, body: Option<SpooledTempFile>) -> io::Result<Reply> {
-        if let Some(body) = body {
-            self.handover.put_body(number, body);
-        }
-        let seat = Arc::new(Seat { thread: thread::current(), turn: Mutex::default() });
-        let waiting =
-            Waiting { head: head_bytes(number, head), is_head: head.method == "HEAD", seat: Arc::clone(&seat) };
-        let mut state = lock(&self.state);
-        if state.is_broken {
-            return Err(broken());
-        }
-        state.waiting.push(waiting);
-        let mut reply = loop {
-            if let Some(connection) = state.connection.take() {
-                let batch = std::mem::take(&mut state.waiting);
-                drop(state);
-                self.lead(connection, batch);
-            } else {
-                drop(state);
-            }
-            match seat.wait() {
-                Turn::Done(reply) => break reply?,
-                Turn::Lead => state = lock(&self.state),
-            }
+    /// Lets the loop end, as soon as `tiny_http::Server::unblock` wakes it.
+    pub fn close(&self) {
+        self.handover.close();
+    }
+
+    /// `None`: the connection is broken.
+    fn pass(&self, number: u64, head: &Head, beside: &Receiver<(Body, Learnt)>) -> Option<Reply> {
+        self.send(&head_bytes(number, head)).ok()?;
+        let (body, learnt) = match stay_awake(|| beside.try_recv().ok()) {
+            Some(beside) => beside,
+            None => beside.recv().ok()?,
         };
-        if let Some((file, learnt)) = self.handover.take_reply(number) {
-            reply.learnt = learnt;
-            if let Some(piece) = file {
-                reply.body = Body::File(piece);
-            }
-        }
-        Ok(reply)
+        // By now the reply is there, or in the hands of a thread that came earlier.
+        let reply = lock(&self.incoming).fetch(number).ok()?;
+        Some(Reply { body, learnt, ..reply })
     }
 
-    /// Takes all of `batch` over `connection`, and then lets another lead if there are more by now.
-    fn lead(&self, mut connection: Connection, batch: Vec<Waiting>) {
-        let heads: Vec<&[u8]> = batch.iter().map(|waiting| waiting.head.as_slice()).collect();
-        let mut sent = connection.stream.write_all(&heads.concat());
-        for Waiting { is_head, seat, .. } in batch {
-            let reply = sent.and_then(|()| connection.read_reply(is_head));
-            sent = reply.as_ref().map(drop).map_err(|error| error.kind().into());
-            seat.give(Turn::Done(reply));
-        }
-        let mut state = lock(&self.state);
-        match sent {
-            Ok(()) => state.connection = Some(connection),
-            Err(_) => {
-                state.is_broken = true;
-                state.waiting.drain(..).for_each(|waiting| waiting.seat.give(Turn::Done(Err(broken()))));
-            }
-        }
-        // While the lock is held, so that nobody else can have taken it along.
-        if let Some(next) = state.waiting.first() {
-            next.seat.give(Turn::Lead);
-        }
-    }
-}
-
-impl Seat {
-    fn give(&self, turn: Turn) {
-        *lock(&self.turn) = Some(turn);
-        self.thread.unpark();
-    }
-
-    fn wait(&self) -> Turn {
-        loop {
-            if let Some(turn) = lock(&self.turn).take() {
-                return turn;
-            }
-            thread::park();
-        }
+    /// Each sending wakes threads on the way, which takes longer than all the rest. So other threads that are about to
+    /// send get a moment to add their heads, and the first to come back sends all of them.
+    fn send(&self, head: &[u8]) -> io::Result<()> {
+        lock(&self.heads).extend_from_slice(head);
+        thread::yield_now();
+        let mut outgoing = lock(&self.outgoing);
+        let heads = std::mem::take(&mut *lock(&self.heads));
+        outgoing.write_all(&heads)
     }
 }
 
@@ -185,44 +129,41 @@ fn head_bytes(number: u64, head: &Head) -> Vec<u8> {
     bytes
 }
 
-impl Connection {
+impl Incoming {
     /// Makes sure that tiny_http has accepted this very connection, by a first exchange that no stranger can know.
     fn introduce(&mut self, server: &tiny_http::Server) -> io::Result<()> {
         let secret = format!("/{:x}", unguessable());
-        write!(self.stream, "HEAD {secret} HTTP/1.1\r\n\r\n")?;
+        write!(self.stream, "GET {secret} HTTP/1.1\r\n\r\n")?;
         let mut request = server.recv()?;
         while request.url() != secret {
             request = server.recv()?;
         }
-        request.respond(tiny_http::Response::empty(200))?;
-        self.read_reply(true).map(drop)
+        request.respond(tiny_http::Response::empty(200).with_header(number_header(0)))?;
+        self.fetch(0).map(drop)
     }
 
-    fn read_reply(&mut self, is_head: bool) -> io::Result<Reply> {
-        let (mut reply, head_bytes, body_bytes) = loop {
-            match parse_reply(&self.received)? {
-                Some(parsed) => break parsed,
-                None => self.receive()?,
+    fn fetch(&mut self, number: u64) -> io::Result<Reply> {
+        loop {
+            if let Some(reply) = self.replies.remove(&number) {
+                return Ok(reply);
             }
-        };
-        let sent_bytes = if is_head { 0 } else { body_bytes };
-        let end = head_bytes + usize::try_from(sent_bytes).map_err(io::Error::other)?;
-        while self.received.len() < end {
-            self.receive()?;
+            let (number, reply) = self.read_reply()?;
+            self.replies.insert(number, reply);
         }
-        let body = self.received[head_bytes..end].to_vec();
-        self.received.drain(..end);
-        reply.body = if is_head { Body::Omitted(body_bytes) } else { Body::Bytes(body) };
-        Ok(reply)
     }
 
-    fn receive(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 4096];
-        match self.stream.read(&mut buffer)? {
-            0 => return Err(ErrorKind::UnexpectedEof.into()),
-            count => self.received.extend_from_slice(&buffer[..count]),
+    fn read_reply(&mut self) -> io::Result<(u64, Reply)> {
+        loop {
+            if let Some((number, reply, bytes)) = parse_reply(&self.received)? {
+                self.received.drain(..bytes);
+                return Ok((number, reply));
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                count => self.received.extend_from_slice(&buffer[..count]),
+            }
         }
-        Ok(())
     }
 }
 
@@ -230,28 +171,25 @@ fn unguessable() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-fn broken() -> io::Error {
-    io::Error::new(ErrorKind::NotConnected, "the connection to the loop is broken; start the server anew")
-}
-
-/// A reply without its body, the length of its head, and of its body. `None`: the head is not whole yet.
-fn parse_reply(bytes: &[u8]) -> io::Result<Option<(Reply, usize, u64)>> {
+/// The number of a request, the reply to it, whose body is not on the wire, and its length in bytes. `None`: it is not
+/// whole yet.
+fn parse_reply(bytes: &[u8]) -> io::Result<Option<(u64, Reply, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head_bytes) = response.parse(bytes).map_err(io::Error::other)? else {
+    let httparse::Status::Complete(length) = response.parse(bytes).map_err(io::Error::other)? else {
         return Ok(None);
     };
     let mut reply = Reply::empty(response.code.unwrap_or_default());
-    let mut body_bytes = 0;
+    let mut number = Err(io::Error::other("a reply without a number"));
     for header in response.headers {
-        let value = String::from_utf8_lossy(header.value).into_owned();
+        let value = String::from_utf8_lossy(header.value);
         match header.name {
-            "Content-Length" => body_bytes = value.parse().map_err(io::Error::other)?,
-            "Date" | "Server" => {}
+            REQUEST_NUMBER => number = value.parse().map_err(io::Error::other),
+            "Content-Length" | "Date" | "Server" => {}
             name => reply = reply.with(name, value),
         }
     }
-    Ok(Some((reply, head_bytes, body_bytes)))
+    Ok(Some((number?, reply, length)))
 }
 
 /// Closing takes a fraction of a millisecond.

@@ -1,13 +1,9 @@
 //! What is answered: the few kinds of reply, and what the loop learns of a request beside the reply.
 //! Handlers make replies, the loop and the proxy carry them; how one looks on the wire is the proxy's business.
 
-use crate::lock::lock;
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use tempfile::SpooledTempFile;
 
 /// An answer to one request.
 pub struct Reply {
@@ -114,33 +110,6 @@ impl Reply {
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Reply {
         self.headers.push((name.to_owned(), value.into()));
         self
-    }
-}
-
-/// The table beside the loopback connection, for what HTTP cannot carry or what would only cost time there: under the
-/// number of a request the proxy puts its body here, and the loop what belongs to the reply.
-#[derive(Default)]
-pub struct Handover {
-    bodies: Mutex<HashMap<u64, SpooledTempFile>>,
-    replies: Mutex<HashMap<u64, (Option<FilePiece>, Learnt)>>,
-}
-
-impl Handover {
-    pub fn put_body(&self, request: u64, body: SpooledTempFile) {
-        lock(&self.bodies).insert(request, body);
-    }
-
-    /// `None`: the request has no body.
-    pub fn take_body(&self, request: u64) -> Option<SpooledTempFile> {
-        lock(&self.bodies).remove(&request)
-    }
-
-    pub fn put_reply(&self, request: u64, file: Option<FilePiece>, learnt: Learnt) {
-        lock(&self.replies).insert(request, (file, learnt));
-    }
-
-    pub fn take_reply(&self, request: u64) -> Option<(Option<FilePiece>, Learnt)> {
-        lock(&self.replies).remove(&request)
     }
 }
 

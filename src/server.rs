@@ -4,14 +4,16 @@
 
 use crate::data::Data;
 use crate::download::download_tools;
+use crate::handover::{Asked, Handover};
 use crate::record::Reports;
-use crate::relay::REQUEST_NUMBER;
-use crate::reply::{Body, Finding, Handover, Learnt, Reply};
+use crate::relay::{REQUEST_NUMBER, number_header};
+use crate::reply::{Finding, Learnt, Reply};
 use crate::report::upload_report;
 use crate::tasks::get_tasks;
+use crate::threads::stay_awake;
 use crate::words::quoted;
 use percent_encoding::percent_decode_str;
-use std::io::{self, Read};
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tempfile::SpooledTempFile;
 
@@ -71,14 +73,24 @@ const DOWNLOAD: &str = "/xyz/api/cleaner/tasks/download";
 const REPORT: &str = "/xyz/api/cleaner/tasks/report";
 
 impl Server {
-    /// Answers until `tiny_http::Server::unblock` is called.
+    /// Answers until the handover is closed and `tiny_http::Server::unblock` called.
     pub fn serve(&self, requests: &tiny_http::Server) {
-        loop {
-            match requests.recv() {
-                Ok(request) => self.respond(request),
-                // That is the word of `unblock`. Any other error is that of the closed listener (relay.rs), at most.
-                Err(error) if error.kind() == io::ErrorKind::Other => return,
-                Err(_) => {}
+        while !self.handover.is_closed() {
+            // Where there is one request after the other, the next one is near; where there are many, they come by
+            // themselves.
+            let soon = match self.handover.is_calm() {
+                true => stay_awake(|| requests.try_recv().transpose()),
+                false => None,
+            };
+            let next = match soon {
+                Some(next) => next,
+                // try_recv takes the word of `unblock` away without telling.
+                None if self.handover.is_closed() => return,
+                None => requests.recv(),
+            };
+            // The error is the word of `unblock`, or at most that of the closed listener (relay.rs).
+            if let Ok(request) = next {
+                self.respond(request);
             }
         }
     }
@@ -101,26 +113,22 @@ impl Server {
     /// Responds to one request, whatever happens. One without a number is not from the proxy.
     fn respond(&self, request: tiny_http::Request) {
         let Some(number) = header(&request, REQUEST_NUMBER).and_then(|number| number.parse().ok()) else { return };
-        let mut body = self.handover.take_body(number).unwrap_or_else(|| SpooledTempFile::new(0));
+        let Some(Asked { body, reply: client }) = self.handover.take(number) else { return };
+        let mut body = body.unwrap_or_else(|| SpooledTempFile::new(0));
         let answered = catch_unwind(AssertUnwindSafe(|| self.answer(&request, &mut body)));
         let reply = answered.unwrap_or_else(|_| {
             Reply::error(500, "the server made a mistake over this request; standard error says where")
         });
         let Reply { status, headers, body, learnt } = reply;
-        let (bytes, file) = match body {
-            Body::Bytes(bytes) => (bytes, None),
-            Body::File(piece) => (Vec::new(), Some(piece)),
-            Body::Omitted(_) => (Vec::new(), None),
-        };
-        self.handover.put_reply(number, file, learnt);
-        let headers = headers
+        let response = headers
             .iter()
-            .filter_map(|(name, value)| tiny_http::Header::from_bytes(name.as_bytes(), value.as_bytes()).ok());
-        let length = bytes.len();
-        let response =
-            tiny_http::Response::new(status.into(), headers.collect(), io::Cursor::new(bytes), Some(length), None);
+            .filter_map(|(name, value)| tiny_http::Header::from_bytes(name.as_bytes(), value.as_bytes()).ok())
+            .fold(tiny_http::Response::empty(status), tiny_http::Response::with_header)
+            .with_header(number_header(number));
         // The proxy is the only client; where it has gone, nobody is left to be told.
-        request.respond(response.with_chunked_threshold(usize::MAX)).ok();
+        if request.respond(response).is_ok() {
+            client.send((body, learnt)).ok();
+        }
     }
 
     fn answer(&self, request: &tiny_http::Request, body: &mut SpooledTempFile) -> Reply {

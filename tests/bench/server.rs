@@ -50,7 +50,7 @@ impl Server {
         let program = env!("CARGO_BIN_EXE_cleaner-test-server");
         let folder = TempDir::new()?;
         let path = |name: &str| folder.path().join(name).display().to_string();
-        let (data, record) = (path("data"), path("record"));
+        let data = path("data");
         Command::new(program).args(["--write-data", &data]).stdout(Stdio::null()).status()?;
         let mut download = File::create(Path::new(&data).join("1797242037.zip"))?;
         for piece in file_pieces() {
@@ -59,9 +59,8 @@ impl Server {
         // Not just any free port: a client that tries one of those that systems give to clients can meet itself there.
         let port = (5001..=u16::MAX).find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
         let port = port.ok_or("no port is free")?.to_string();
-        let start = [program, "--port", &port, "--data", &data, "--record", &record].map(str::to_owned).to_vec();
-        let ca = Some(Path::new(&record).join("certificate.pem"));
-        Server::new("this program".to_owned(), &format!("https://localhost:{port}"), ca, start, folder)
+        let start = [program, "--port", &port, "--data", &data].map(str::to_owned).to_vec();
+        Server::new("this program".to_owned(), &format!("https://localhost:{port}"), None, start, folder)
     }
 
     pub fn other(Other { url, name, ca, start }: Other) -> Outcome<Server> {

@@ -1,0 +1,63 @@
+//! The table beside the loopback connection, for what HTTP cannot carry from one half of the program to the other, or
+//! what would only cost time there. Under the number of a request the proxy leaves its body; the loop takes that, and
+//! gives back the body of the reply and what it has learnt.
+
+use crate::reply::{Body, Learnt};
+use crate::threads::lock;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use tempfile::SpooledTempFile;
+
+#[derive(Default)]
+pub struct Handover {
+    requests: Mutex<HashMap<u64, Asked>>,
+    /// So many are on their way to the loop or back.
+    under_way: AtomicUsize,
+    is_closed: AtomicBool,
+}
+
+pub struct Asked {
+    /// `None`: the request has no body.
+    pub body: Option<SpooledTempFile>,
+    /// For one reply. Dropped without it, it tells the proxy that there will be none.
+    pub reply: SyncSender<(Body, Learnt)>,
+}
+
+impl Handover {
+    pub fn put(&self, request: u64, body: Option<SpooledTempFile>) -> Receiver<(Body, Learnt)> {
+        let (sender, receiver) = sync_channel(1);
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        lock(&self.requests).insert(request, Asked { body, reply: sender });
+        receiver
+    }
+
+    pub fn take(&self, request: u64) -> Option<Asked> {
+        lock(&self.requests).remove(&request)
+    }
+
+    /// The word that each `put` needs, when its reply is there or will never be.
+    pub fn end(&self) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One request at the most is under way.
+    pub fn is_calm(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) <= 1
+    }
+
+    /// No reply comes any more to those that wait for one.
+    pub fn give_up(&self) {
+        lock(&self.requests).clear();
+    }
+
+    /// See `Relay::close`.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+}
