@@ -45,7 +45,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// The release program, with a download of `FILE_BYTES`.
+    /// The release program, with a download of `FILE_BYTES`. Without --record: others are measured without a log too.
     pub fn own() -> Outcome<Server> {
         let program = env!("CARGO_BIN_EXE_cleaner-test-server");
         let folder = TempDir::new()?;

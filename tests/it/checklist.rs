@@ -23,6 +23,16 @@ fn standard_input_that_closes_ends_with_the_checklist() {
     ends_with_the_checklist(Server::stop);
 }
 
+/// The loop stays awake for 100 µs after an answer, and must not miss the word to end then.
+#[test]
+fn it_ends_too_in_the_moment_after_an_answer() {
+    for _ in 0..20 {
+        let mut server = Server::start(&["--http"]);
+        assert_eq!(server.get(TASKS).status, 200);
+        assert_eq!(server.stop().code, Some(0));
+    }
+}
+
 fn ends_with_the_checklist(end: fn(&mut Server) -> Finished) {
     let mut server = Server::start(&[]);
     for target in [TASKS, TASKS, DOWNLOAD] {
