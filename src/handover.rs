@@ -13,7 +13,7 @@ use tempfile::SpooledTempFile;
 #[derive(Default)]
 pub struct Handover {
     requests: Mutex<HashMap<u64, Asked>>,
-    /// So many are on their way to the loop or back.
+    /// So many there are of them.
     under_way: AtomicUsize,
     is_closed: AtomicBool,
 }
@@ -25,24 +25,26 @@ pub struct Asked {
     pub reply: SyncSender<(Body, Learnt)>,
 }
 
+/// A request on its way to the loop or back. Dropped, it is so no more.
+pub struct UnderWay<'a> {
+    handover: &'a Handover,
+    request: u64,
+    pub reply: Receiver<(Body, Learnt)>,
+}
+
 impl Handover {
-    pub fn put(&self, request: u64, body: Option<SpooledTempFile>) -> Receiver<(Body, Learnt)> {
+    pub fn put(&self, request: u64, body: Option<SpooledTempFile>) -> UnderWay<'_> {
         let (sender, receiver) = sync_channel(1);
         self.under_way.fetch_add(1, Ordering::Relaxed);
         lock(&self.requests).insert(request, Asked { body, reply: sender });
-        receiver
+        UnderWay { handover: self, request, reply: receiver }
     }
 
     pub fn take(&self, request: u64) -> Option<Asked> {
         lock(&self.requests).remove(&request)
     }
 
-    /// The word that each `put` needs, when its reply is there or will never be.
-    pub fn end(&self) {
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// One request at the most is under way.
+    /// At most one request is under way.
     pub fn is_calm(&self) -> bool {
         self.under_way.load(Ordering::Relaxed) <= 1
     }
@@ -59,5 +61,12 @@ impl Handover {
 
     pub fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        drop(self.handover.take(self.request));
+        self.handover.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }

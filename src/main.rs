@@ -7,7 +7,7 @@
 //!                 read ONE WHOLE request (http1.rs)
 //!                 hand it over (relay.rs)  ---- loopback --->  tiny_http, match on method and path
 //!                                                              tasks.rs | download.rs | report.rs
-//!        <======= send the answer, a file from disk  <-------  reply.rs
+//!        <======= send the answer, a file from disk  <-------  reply.rs (bodies, both ways: handover.rs)
 //!                 tell it: console and journal (journal.rs)
 //! ```
 //!
@@ -121,7 +121,6 @@ fn run(options: Options) -> Result<(), Failure> {
     let (requests, relay) = Relay::open(Arc::clone(&handover)).map_err(|error| {
         Failure::new(format!("cannot connect within this program: {error}"), "allow it connections to 127.0.0.1")
     })?;
-    let requests = Arc::new(requests);
     let proxy = Arc::new(Proxy {
         tls: security.tls,
         url: url.clone(),
@@ -132,9 +131,9 @@ fn run(options: Options) -> Result<(), Failure> {
         traffic: Traffic::default(),
     });
 
-    stop_on_signal(&proxy, &requests)?;
+    stop_on_signal(&proxy, requests)?;
     if options.exit_on_stdin_close {
-        stop_on_stdin_close(&proxy, &requests)?;
+        stop_on_stdin_close(&proxy, requests)?;
     }
     console.print(&banner(&url, &addresses, &data, &security.about)?);
     proxy.journal.start(&url);
@@ -146,7 +145,7 @@ fn run(options: Options) -> Result<(), Failure> {
         record.write_ready(&url, addresses[0].port(), security.ca_path.as_deref())?;
     }
     let reports = record.as_ref().map(Record::reports);
-    Server { data, handover, strict: options.strict, reports, url }.serve(&requests);
+    Server { data, handover, strict: options.strict, reports, url }.serve(requests);
 
     proxy.journal.stop(proxy.traffic.busy());
     let removed = record.as_ref().map_or(Ok(()), Record::remove_ready);
@@ -239,18 +238,18 @@ fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str) -
 
 /// Ctrl+C, SIGTERM or SIGHUP.
 #[cfg(unix)]
-fn stop_on_signal(proxy: &Arc<Proxy>, requests: &Arc<tiny_http::Server>) -> Result<(), Failure> {
-    let (proxy, requests) = (Arc::clone(proxy), Arc::clone(requests));
-    ctrlc::set_handler(move || stop(&proxy, &requests)).map_err(|error| unwatched(&error))
+fn stop_on_signal(proxy: &Arc<Proxy>, requests: &'static tiny_http::Server) -> Result<(), Failure> {
+    let proxy = Arc::clone(proxy);
+    ctrlc::set_handler(move || stop(&proxy, requests)).map_err(|error| unwatched(&error))
 }
 
 /// Ctrl+C, Ctrl+Break, or the console window closed.
 #[cfg(windows)]
-fn stop_on_signal(proxy: &Arc<Proxy>, requests: &Arc<tiny_http::Server>) -> Result<(), Failure> {
-    let (proxy, requests) = (Arc::clone(proxy), Arc::clone(requests));
+fn stop_on_signal(proxy: &Arc<Proxy>, requests: &'static tiny_http::Server) -> Result<(), Failure> {
+    let proxy = Arc::clone(proxy);
     simple_sigh::init().map_err(|error| unwatched(&error))?;
     let handle = move |event| {
-        stop(&proxy, &requests);
+        stop(&proxy, requests);
         // Once the window is closed, Windows ends the program as soon as this returns. So it does not return: the end
         // of `main` ends this thread too.
         while matches!(event, simple_sigh::SigType::Term) {
@@ -265,12 +264,12 @@ fn unwatched(error: &dyn Display) -> Failure {
 }
 
 /// Standard input closes when the program that started this one ends, however it ends.
-fn stop_on_stdin_close(proxy: &Arc<Proxy>, requests: &Arc<tiny_http::Server>) -> Result<(), Failure> {
-    let (proxy, requests) = (Arc::clone(proxy), Arc::clone(requests));
+fn stop_on_stdin_close(proxy: &Arc<Proxy>, requests: &'static tiny_http::Server) -> Result<(), Failure> {
+    let proxy = Arc::clone(proxy);
     threads::start("stdin", move || {
         // An error is an end too: nothing can come from there any more.
         io::copy(&mut io::stdin(), &mut io::sink()).ok();
-        stop(&proxy, &requests);
+        stop(&proxy, requests);
     })
 }
 

@@ -6,13 +6,13 @@
 
 use crate::handover::Handover;
 use crate::http1::Head;
-use crate::reply::{Body, Learnt, Reply};
+use crate::reply::Reply;
 use crate::server::HEADERS_READ;
 use crate::threads::{lock, stay_awake};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub fn number_header(request: u64) -> tiny_http::Header {
 }
 
 pub struct Relay {
+    /// Makes numbers of requests that no stranger can guess.
+    secret: u64,
     /// Of requests, about to be sent together.
     heads: Mutex<Vec<u8>>,
     outgoing: Mutex<loopback::Stream>,
@@ -49,15 +51,17 @@ struct Incoming {
 
 impl Relay {
     /// Starts tiny_http, connects to it, and closes its listener.
-    pub fn open(handover: Arc<Handover>) -> io::Result<(tiny_http::Server, Relay)> {
+    pub fn open(handover: Arc<Handover>) -> io::Result<(&'static tiny_http::Server, Relay)> {
         let listener = loopback::listen()?;
         let address = listener.local_addr()?;
         let door = listener.try_clone()?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
+        // Never dropped: dropping it panics where its address is no path, as here on Linux.
+        let server: &tiny_http::Server = Box::leak(Box::new(server));
         let stream = loopback::connect(&address)?;
         let outgoing = Mutex::new(stream.try_clone()?);
         let mut incoming = Incoming { stream, received: Vec::new(), replies: HashMap::new() };
-        incoming.introduce(&server)?;
+        incoming.introduce(server)?;
         // tiny_http's accepting thread ends at its first error. That is forced here: one more connection wakes it, and
         // the next call of accept finds the listener non-blocking and nobody waiting. On Windows that rests on a word of
         // Microsoft's, that duplicates of a socket have all its state in common; hence the limit.
@@ -65,16 +69,12 @@ impl Relay {
         drop(loopback::connect(&address)?);
         while let Ok(Some(_)) = server.recv_timeout(CLOSING_LIMIT) {}
         let (heads, incoming) = (Mutex::default(), Mutex::new(incoming));
-        Ok((server, Relay { heads, outgoing, incoming, handover }))
+        Ok((server, Relay { secret: unguessable(), heads, outgoing, incoming, handover }))
     }
 
-    /// Has the loop answer a request. Waits for its turn, and for the handler.
+    /// Has the loop answer a request, and waits for that.
     pub fn ask(&self, number: u64, head: &Head, body: Option<SpooledTempFile>) -> io::Result<Reply> {
-        let beside = self.handover.put(number, body);
-        let reply = self.pass(number, head, &beside);
-        self.handover.end();
-        // Only somebody's tampering with this program's sockets breaks it, and then it is for good.
-        reply.ok_or_else(|| {
+        self.pass(number.wrapping_add(self.secret), head, body).ok_or_else(|| {
             self.handover.give_up();
             io::Error::new(ErrorKind::NotConnected, "the connection to the loop is broken; start the server anew")
         })
@@ -85,16 +85,31 @@ impl Relay {
         self.handover.close();
     }
 
-    /// `None`: the connection is broken.
-    fn pass(&self, number: u64, head: &Head, beside: &Receiver<(Body, Learnt)>) -> Option<Reply> {
+    /// `None`: the connection is broken, for good. Only somebody's tampering with this program's sockets does that.
+    fn pass(&self, number: u64, head: &Head, body: Option<SpooledTempFile>) -> Option<Reply> {
+        let under_way = self.handover.put(number, body);
         self.send(&head_bytes(number, head)).ok()?;
-        let (body, learnt) = match stay_awake(|| beside.try_recv().ok()) {
-            Some(beside) => beside,
-            None => beside.recv().ok()?,
-        };
-        // By now the reply is there, or in the hands of a thread that came earlier.
+        let mut answered = stay_awake(|| under_way.reply.try_recv().ok());
+        while answered.is_none() {
+            answered = match under_way.reply.recv_timeout(LOOK_AGAIN) {
+                Ok(answer) => Some(answer),
+                Err(RecvTimeoutError::Timeout) => self.look().ok().map(|()| None)?,
+                Err(RecvTimeoutError::Disconnected) => return None,
+            };
+        }
+        let (body, learnt) = answered?;
+        // By now the head of the reply is there, or in the hands of a thread that came earlier.
         let reply = lock(&self.incoming).fetch(number).ok()?;
         Some(Reply { body, learnt, ..reply })
+    }
+
+    /// An error if the connection is broken. The lock of `outgoing` is for its stream, which is the same socket.
+    fn look(&self) -> io::Result<()> {
+        let (outgoing, mut incoming) = (lock(&self.outgoing), lock(&self.incoming));
+        outgoing.set_nonblocking(true)?;
+        let received = incoming.receive();
+        outgoing.set_nonblocking(false)?;
+        received.or_else(|error| if error.kind() == ErrorKind::WouldBlock { Ok(()) } else { Err(error) })
     }
 
     /// Each sending wakes threads on the way, which takes longer than all the rest. So other threads that are about to
@@ -158,12 +173,17 @@ impl Incoming {
                 self.received.drain(..bytes);
                 return Ok((number, reply));
             }
-            let mut buffer = [0; 4096];
-            match self.stream.read(&mut buffer)? {
-                0 => return Err(ErrorKind::UnexpectedEof.into()),
-                count => self.received.extend_from_slice(&buffer[..count]),
-            }
+            self.receive()?;
         }
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        match self.stream.read(&mut buffer)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            count => self.received.extend_from_slice(&buffer[..count]),
+        }
+        Ok(())
     }
 }
 
@@ -171,8 +191,8 @@ fn unguessable() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// The number of a request, the reply to it, whose body is not on the wire, and its length in bytes. `None`: it is not
-/// whole yet.
+/// The number of a request, the reply to it without its body, which is not on the wire, and the length of the head in
+/// bytes. `None`: it is not whole yet.
 fn parse_reply(bytes: &[u8]) -> io::Result<Option<(u64, Reply, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
@@ -192,6 +212,8 @@ fn parse_reply(bytes: &[u8]) -> io::Result<Option<(u64, Reply, usize)>> {
     Ok(Some((number?, reply, length)))
 }
 
+/// Whether the connection still stands, while a handler takes long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Closing takes a fraction of a millisecond.
 const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 

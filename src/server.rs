@@ -76,8 +76,7 @@ impl Server {
     /// Answers until the handover is closed and `tiny_http::Server::unblock` called.
     pub fn serve(&self, requests: &tiny_http::Server) {
         while !self.handover.is_closed() {
-            // Where there is one request after the other, the next one is near; where there are many, they come by
-            // themselves.
+            // With at most one request at a time the next one is near; where there are many, they come by themselves.
             let soon = match self.handover.is_calm() {
                 true => stay_awake(|| requests.try_recv().transpose()),
                 false => None,

@@ -28,5 +28,5 @@ pub fn stay_awake<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-/// Somewhat longer than a client on the same machine needs from an answer to its next request.
+/// Somewhat longer than the loop needs for a small answer, or a client on the same machine from one to the next request.
 const AWAKE: Duration = Duration::from_micros(100);
