@@ -103,12 +103,12 @@ impl Relay {
         Some(Reply { body, learnt, ..reply })
     }
 
-    /// An error if the connection is broken. The lock of `outgoing` is for its stream, which is the same socket.
+    /// An error if the connection is broken. Nobody may send meanwhile, for `outgoing` is the same socket.
     fn look(&self) -> io::Result<()> {
-        let (outgoing, mut incoming) = (lock(&self.outgoing), lock(&self.incoming));
-        outgoing.set_nonblocking(true)?;
+        let (_outgoing, mut incoming) = (lock(&self.outgoing), lock(&self.incoming));
+        incoming.stream.set_nonblocking(true)?;
         let received = incoming.receive();
-        outgoing.set_nonblocking(false)?;
+        incoming.stream.set_nonblocking(false)?;
         received.or_else(|error| if error.kind() == ErrorKind::WouldBlock { Ok(()) } else { Err(error) })
     }
 
