@@ -19,8 +19,8 @@ pub struct Handover {
 }
 
 pub struct Asked {
-    /// `None`: the request has no body.
-    pub body: Option<SpooledTempFile>,
+    /// Empty where the request has none.
+    pub body: SpooledTempFile,
     /// For one reply. Dropped without it, it tells the proxy that there will be none.
     pub reply: SyncSender<(Body, Learnt)>,
 }
@@ -33,7 +33,7 @@ pub struct UnderWay<'a> {
 }
 
 impl Handover {
-    pub fn put(&self, request: u64, body: Option<SpooledTempFile>) -> UnderWay<'_> {
+    pub fn put(&self, request: u64, body: SpooledTempFile) -> UnderWay<'_> {
         let (sender, receiver) = sync_channel(1);
         self.under_way.fetch_add(1, Ordering::Relaxed);
         lock(&self.requests).insert(request, Asked { body, reply: sender });
@@ -54,7 +54,7 @@ impl Handover {
         lock(&self.requests).clear();
     }
 
-    /// See `Relay::close`.
+    /// The loop is to end, once it is woken.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
     }

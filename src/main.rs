@@ -131,9 +131,9 @@ fn run(options: Options) -> Result<(), Failure> {
         traffic: Traffic::default(),
     });
 
-    stop_on_signal(&proxy, requests)?;
+    stop_on_signal(&proxy)?;
     if options.exit_on_stdin_close {
-        stop_on_stdin_close(&proxy, requests)?;
+        stop_on_stdin_close(&proxy)?;
     }
     console.print(&banner(&url, &addresses, &data, &security.about)?);
     proxy.journal.start(&url);
@@ -238,18 +238,18 @@ fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str) -
 
 /// Ctrl+C, SIGTERM or SIGHUP.
 #[cfg(unix)]
-fn stop_on_signal(proxy: &Arc<Proxy>, requests: &'static tiny_http::Server) -> Result<(), Failure> {
+fn stop_on_signal(proxy: &Arc<Proxy>) -> Result<(), Failure> {
     let proxy = Arc::clone(proxy);
-    ctrlc::set_handler(move || stop(&proxy, requests)).map_err(|error| unwatched(&error))
+    ctrlc::set_handler(move || stop(&proxy)).map_err(|error| unwatched(&error))
 }
 
 /// Ctrl+C, Ctrl+Break, or the console window closed.
 #[cfg(windows)]
-fn stop_on_signal(proxy: &Arc<Proxy>, requests: &'static tiny_http::Server) -> Result<(), Failure> {
+fn stop_on_signal(proxy: &Arc<Proxy>) -> Result<(), Failure> {
     let proxy = Arc::clone(proxy);
     simple_sigh::init().map_err(|error| unwatched(&error))?;
     let handle = move |event| {
-        stop(&proxy, requests);
+        stop(&proxy);
         // Once the window is closed, Windows ends the program as soon as this returns. So it does not return: the end
         // of `main` ends this thread too.
         while matches!(event, simple_sigh::SigType::Term) {
@@ -264,18 +264,17 @@ fn unwatched(error: &dyn Display) -> Failure {
 }
 
 /// Standard input closes when the program that started this one ends, however it ends.
-fn stop_on_stdin_close(proxy: &Arc<Proxy>, requests: &'static tiny_http::Server) -> Result<(), Failure> {
+fn stop_on_stdin_close(proxy: &Arc<Proxy>) -> Result<(), Failure> {
     let proxy = Arc::clone(proxy);
     threads::start("stdin", move || {
         // An error is an end too: nothing can come from there any more.
         io::copy(&mut io::stdin(), &mut io::sink()).ok();
-        stop(&proxy, requests);
+        stop(&proxy);
     })
 }
 
 /// Answers on their way are finished, then the loop ends.
-fn stop(proxy: &Proxy, requests: &tiny_http::Server) {
+fn stop(proxy: &Proxy) {
     proxy.finish();
     proxy.relay.close();
-    requests.unblock();
 }

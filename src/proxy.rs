@@ -201,8 +201,7 @@ impl Proxy {
     ) -> Result<Reply, Refusal> {
         let framing = head.framing(self.max_upload_bytes)?;
         let expects_continue = head.expects_continue()?;
-        let has_body = framing != Framing::Length(0);
-        if has_body {
+        if framing != Framing::Length(0) {
             if expects_continue && input.buffer().is_empty() {
                 // Where this fails the client is gone, and reading the body says so.
                 input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok();
@@ -212,7 +211,7 @@ impl Proxy {
             read?;
             body.rewind().map_err(|error| http1::not_stored(&error))?;
         }
-        let reply = self.relay.ask(number, head, has_body.then_some(body));
+        let reply = self.relay.ask(number, head, body);
         reply.map_err(|error| Refusal::new(500, format!("the request was read, but could not be answered: {error}")))
     }
 

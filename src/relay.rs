@@ -4,9 +4,9 @@
 //! The listener that tiny_http accepts it from is closed as soon as it stands. Nobody else can reach the loop then:
 //! tiny_http would let any local program end this one, e.g. by a `Content-Length` of terabytes.
 
-use crate::handover::Handover;
+use crate::handover::{Handover, UnderWay};
 use crate::http1::Head;
-use crate::reply::Reply;
+use crate::reply::{Body, Learnt, Reply};
 use crate::server::HEADERS_READ;
 use crate::threads::{lock, stay_awake};
 use std::collections::HashMap;
@@ -32,6 +32,7 @@ pub fn number_header(request: u64) -> tiny_http::Header {
 }
 
 pub struct Relay {
+    server: &'static tiny_http::Server,
     /// Makes numbers of requests that no stranger can guess.
     secret: u64,
     /// Of requests, about to be sent together.
@@ -57,7 +58,7 @@ impl Relay {
         let door = listener.try_clone()?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         // Never dropped: dropping it panics where its address is no path, as here on Linux.
-        let server: &tiny_http::Server = Box::leak(Box::new(server));
+        let server: &'static tiny_http::Server = Box::leak(Box::new(server));
         let stream = loopback::connect(&address)?;
         let outgoing = Mutex::new(stream.try_clone()?);
         let mut incoming = Incoming { stream, received: Vec::new(), replies: HashMap::new() };
@@ -69,38 +70,43 @@ impl Relay {
         drop(loopback::connect(&address)?);
         while let Ok(Some(_)) = server.recv_timeout(CLOSING_LIMIT) {}
         let (heads, incoming) = (Mutex::default(), Mutex::new(incoming));
-        Ok((server, Relay { secret: unguessable(), heads, outgoing, incoming, handover }))
+        Ok((server, Relay { server, secret: unguessable(), heads, outgoing, incoming, handover }))
     }
 
     /// Has the loop answer a request, and waits for that.
-    pub fn ask(&self, number: u64, head: &Head, body: Option<SpooledTempFile>) -> io::Result<Reply> {
+    pub fn ask(&self, number: u64, head: &Head, body: SpooledTempFile) -> io::Result<Reply> {
         self.pass(number.wrapping_add(self.secret), head, body).ok_or_else(|| {
             self.handover.give_up();
             io::Error::new(ErrorKind::NotConnected, "the connection to the loop is broken; start the server anew")
         })
     }
 
-    /// Lets the loop end, as soon as `tiny_http::Server::unblock` wakes it.
+    /// Lets the loop end.
     pub fn close(&self) {
         self.handover.close();
+        self.server.unblock();
     }
 
     /// `None`: the connection is broken, for good. Only somebody's tampering with this program's sockets does that.
-    fn pass(&self, number: u64, head: &Head, body: Option<SpooledTempFile>) -> Option<Reply> {
+    fn pass(&self, number: u64, head: &Head, body: SpooledTempFile) -> Option<Reply> {
         let under_way = self.handover.put(number, body);
         self.send(&head_bytes(number, head)).ok()?;
-        let mut answered = stay_awake(|| under_way.reply.try_recv().ok());
-        while answered.is_none() {
-            answered = match under_way.reply.recv_timeout(LOOK_AGAIN) {
-                Ok(answer) => Some(answer),
-                Err(RecvTimeoutError::Timeout) => self.look().ok().map(|()| None)?,
-                Err(RecvTimeoutError::Disconnected) => return None,
-            };
-        }
-        let (body, learnt) = answered?;
+        let answer = stay_awake(|| under_way.reply.try_recv().ok());
+        let (body, learnt) = answer.or_else(|| self.wait(&under_way))?;
         // By now the head of the reply is there, or in the hands of a thread that came earlier.
         let reply = lock(&self.incoming).fetch(number).ok()?;
         Some(Reply { body, learnt, ..reply })
+    }
+
+    /// `None`: no answer comes.
+    fn wait(&self, under_way: &UnderWay) -> Option<(Body, Learnt)> {
+        loop {
+            match under_way.reply.recv_timeout(LOOK_AGAIN) {
+                Ok(answer) => return Some(answer),
+                Err(RecvTimeoutError::Timeout) => self.look().ok()?,
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
     }
 
     /// An error if the connection is broken. Nobody may send meanwhile, for `outgoing` is the same socket.

@@ -73,7 +73,7 @@ const DOWNLOAD: &str = "/xyz/api/cleaner/tasks/download";
 const REPORT: &str = "/xyz/api/cleaner/tasks/report";
 
 impl Server {
-    /// Answers until the handover is closed and `tiny_http::Server::unblock` called.
+    /// Answers until `Relay::close`.
     pub fn serve(&self, requests: &tiny_http::Server) {
         while !self.handover.is_closed() {
             // With at most one request at a time the next one is near; where there are many, they come by themselves.
@@ -112,8 +112,7 @@ impl Server {
     /// Responds to one request, whatever happens. One without a number is not from the proxy.
     fn respond(&self, request: tiny_http::Request) {
         let Some(number) = header(&request, REQUEST_NUMBER).and_then(|number| number.parse().ok()) else { return };
-        let Some(Asked { body, reply: client }) = self.handover.take(number) else { return };
-        let mut body = body.unwrap_or_else(|| SpooledTempFile::new(0));
+        let Some(Asked { mut body, reply: client }) = self.handover.take(number) else { return };
         let answered = catch_unwind(AssertUnwindSafe(|| self.answer(&request, &mut body)));
         let reply = answered.unwrap_or_else(|_| {
             Reply::error(500, "the server made a mistake over this request; standard error says where")
