@@ -1,14 +1,14 @@
 //! A local HTTPS test server with the three answers of the cleaner API, for people who write clients for it.
 //!
 //! ```text
-//!            a thread for each client: proxy.rs              one loop for all: server.rs
+//!            a thread for each client: front.rs                    one loop for all: api.rs
 //!
 //! client ==TLS==> accept; handshake, or say why not
-//!                 read ONE WHOLE request (http1.rs)
-//!                 hand it over (relay.rs)  ---- loopback --->  tiny_http, match on method and path
-//!                                                              tasks.rs | download.rs | report.rs
-//!        <======= send the answer, a file from disk  <-------  reply.rs (bodies, both ways: handover.rs)
-//!                 tell it: console and journal (journal.rs)
+//!                 read ONE WHOLE request
+//!                 hand it over  ---- bridge.rs ---------------->  tiny_http, match on method and path
+//!                                                                 tasks.rs | download.rs | report.rs
+//!        <======= send the answer, a file from disk  <----------  reply
+//!                 tell it: journal.rs
 //! ```
 //!
 //! # It answers one request at a time
@@ -19,82 +19,68 @@
 //!
 //! # tiny_http never meets a client
 //!
-//! It speaks to the proxy alone. Its own TLS is a version of rustls that seven bytes can keep busy for ever
+//! It speaks to the front alone. Its own TLS is a version of rustls that seven bytes can keep busy for ever
 //! (RUSTSEC-2024-0336); it reserves as much memory as a Content-Length claims, drops connections without a word, and
-//! lets a client that stalls hold up all others. None of that can be reached through the proxy, which passes on only
-//! whole, well-formed requests of limited size.
+//! lets a client that stalls hold up all others. The front passes on only whole, well-formed requests of limited size.
 //!
 //! # Other users of the machine
 //!
-//! They can connect to the server's port and send requests, as everybody who reaches it can; nobody is asked for a
-//! password. They cannot reach the loop: its own listener, under a name or port that nobody knows, is closed as soon as
-//! the proxy has its connection, within a millisecond or so. Somebody who finds it in that moment could end the program
-//! or ask the loop for answers, but never gets at requests or answers of others.
+//! They can connect to the server's port and send requests, as everybody who reaches it can. They cannot reach the loop:
+//! its own listener, under a name or port that nobody knows, is closed within a millisecond or so. Somebody who finds it
+//! in that moment could end the program, but never gets at requests or answers of others.
 //!
 //! # It keeps nothing unless told to
 //!
-//! A body over 1 MiB waits in a temporary file that the system removes. Only --record writes anything that stays.
+//! A body over 64 KiB waits in a temporary file that the system removes. Only --record writes anything that stays.
 //!
 //! # Where to read on
 //!
-//! `run` below; then options, data, server, tasks, download, report with parts, reply; then what carries them: proxy,
-//! link, http1, relay with handover, listen, certificate, threads; then what is told: journal, record, console, words.
+//! `run` below, `api` with `tasks`, `download` and `report`, then the rest of the listing: a room is one file and the
+//! folder of its name. Imports run one way, from `main` and `options` over `front` and `api` to `bridge`, `journal`,
+//! `message` and `text`.
 
-mod certificate;
-mod console;
-mod data;
-mod download;
-mod handover;
-mod http1;
+mod api;
+mod bridge;
+mod front;
 mod journal;
-mod link;
-mod listen;
+mod message;
 mod options;
-mod parts;
-mod proxy;
-mod record;
-mod relay;
-mod reply;
-mod report;
-mod server;
-mod tasks;
-mod threads;
-mod words;
+mod text;
 
-use console::{Console, Failure};
-use data::Data;
-use handover::Handover;
+use api::{Api, Data};
+use bridge::Bridge;
+use front::tls::Tls;
+use front::{Front, Traffic, certificate, listen};
 use journal::Journal;
-use link::Tls;
-use options::{HELP, Options, Wish};
-use proxy::{Proxy, Traffic};
-use record::Record;
-use relay::Relay;
-use server::Server;
+use journal::console::{self, Console};
+use journal::record::Record;
+use options::{Action, HELP, Options, Security};
 use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use text::Failure;
 use time::UtcOffset;
 
 fn main() -> ExitCode {
-    let done = match Wish::parse(std::env::args_os().skip(1)) {
+    let done = match Action::parse(std::env::args_os().skip(1)) {
         Err(sentence) => {
             console::print_failure(&sentence);
             return ExitCode::from(2);
         }
-        Ok(Wish::Help) => {
+        Ok(Action::Help) => {
             console::print_now(HELP);
             Ok(())
         }
-        Ok(Wish::Version) => {
+        Ok(Action::Version) => {
             console::print_now(concat!("cleaner-test-server ", env!("CARGO_PKG_VERSION")));
             Ok(())
         }
-        Ok(Wish::WriteData(folder)) => data::write_built_in(&folder).map(|told| console::print_now(&told.join("\n"))),
-        Ok(Wish::Serve(options)) => run(options),
+        Ok(Action::WriteData(folder)) => api::write_built_in(&folder).map(|told| console::print_now(&told.join("\n"))),
+        Ok(Action::Serve(options)) => run(options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,90 +97,80 @@ fn run(options: Options) -> Result<(), Failure> {
     let time_zone = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
     let data = Data::open(options.data.clone())?;
     let record = options.record.clone().map(Record::open).transpose()?;
-    let security = Security::prepare(&options, record.as_ref())?;
+    let trust = Trust::prepare(&options, record.as_ref())?;
     let listeners = listen::listen(options.host.as_deref(), options.port)?;
     let addresses = addresses(&listeners)?;
-    let url = url(options.http, options.host.as_deref(), addresses[0].port());
+    let url = url(trust.tls.is_some(), options.host.as_deref(), addresses[0].port());
+    let banner = banner(&url, &addresses, &data, &trust.about)?;
 
-    let console = Console::open()?;
-    let handover = Arc::<Handover>::default();
-    let (requests, relay) = Relay::open(Arc::clone(&handover)).map_err(|error| {
+    let bridge = Bridge::open().map_err(|error| {
         Failure::new(format!("cannot connect within this program: {error}"), "allow it connections to 127.0.0.1")
     })?;
-    let proxy = Arc::new(Proxy {
-        tls: security.tls,
+    let journal_file = record.as_ref().map(Record::journal).transpose()?;
+    let front: &Front = Box::leak(Box::new(Front {
+        tls: trust.tls,
         url: url.clone(),
         timeout: options.timeout,
         max_upload_bytes: options.max_upload_bytes,
-        relay,
-        journal: Journal::open(console.clone(), time_zone, record.as_ref().map(Record::journal).transpose()?),
+        bridge,
+        journal: Journal::open(Console::open()?, time_zone, journal_file),
         traffic: Traffic::default(),
-    });
-
-    stop_on_signal(&proxy)?;
-    if options.exit_on_stdin_close {
-        stop_on_stdin_close(&proxy)?;
-    }
-    console.print(&banner(&url, &addresses, &data, &security.about)?);
-    proxy.journal.start(&url);
-    for listener in listeners {
-        let proxy = Arc::clone(&proxy);
-        threads::start("accept", move || proxy.accept_all(&listener))?;
-    }
-    if let Some(record) = &record {
-        record.write_ready(&url, addresses[0].port(), security.ca_path.as_deref())?;
-    }
+    }));
     let reports = record.as_ref().map(Record::reports);
-    Server { data, handover, strict: options.strict, reports, url }.serve(requests);
+    let api = Api { data, strict: options.strict, reports, url: url.clone() };
+    let stopped = stop_words(options.exit_on_stdin_close)?;
 
-    proxy.journal.stop(proxy.traffic.busy());
-    let removed = record.as_ref().map_or(Ok(()), Record::remove_ready);
-    if let Err(error) = removed {
-        console.print(&format!("warning: cannot remove ready.json: {error}"));
+    front.journal.start(&url, &banner);
+    thread::Builder::new().name("loop".to_owned()).spawn(move || api.serve(bridge)).map_err(Failure::no_thread)?;
+    front.start(listeners)?;
+    if let Some(record) = &record {
+        record.write_ready(&url, addresses[0].port(), trust.ca_path.as_deref())?;
     }
-    console.flush();
+    // Until somebody says so; at most the system could end all that listen for it.
+    stopped.recv().ok();
+
+    front.journal.stop(front.finish());
+    if let Some(Err(error)) = record.as_ref().map(Record::close) {
+        front.journal.warn(&format!("cannot remove ready.json: {error}"));
+    }
+    front.journal.close();
     Ok(())
 }
 
 /// How this run speaks TLS, and what a client needs for it.
-struct Security {
+struct Trust {
     tls: Option<Tls>,
     ca_path: Option<PathBuf>,
     /// For the banner.
     about: String,
 }
 
-impl Security {
-    fn prepare(options: &Options, record: Option<&Record>) -> Result<Security, Failure> {
-        let both = "give both: --cert is the certificate, --key its private key; with --http neither makes sense";
-        match (&options.certificate, &options.key) {
-            (None, None) if options.http => {
-                Ok(Security { tls: None, ca_path: None, about: "none: this is plain HTTP".to_owned() })
+impl Trust {
+    fn prepare(options: &Options, record: Option<&Record>) -> Result<Trust, Failure> {
+        let (config, names, ca_path, about, ca) = match &options.security {
+            Security::Http => {
+                return Ok(Trust { tls: None, ca_path: None, about: "none: this is plain HTTP".to_owned() });
             }
-            (Some(certificate), Some(key)) if !options.http => {
-                let (config, about) = (certificate::load(certificate, key)?, certificate.display().to_string());
-                let trust_advice =
-                    format!("give it the CA that signed {about}, or switch its verification off for tests");
-                Ok(Security { tls: Some(Tls { config, names: Vec::new(), trust_advice }), ca_path: None, about })
+            Security::Own { certificate, key } => {
+                let about = certificate.display().to_string();
+                (certificate::load(certificate, key)?, Vec::new(), None, about.clone(), format!("that signed {about}"))
             }
-            (None, None) => {
+            Security::Made => {
                 let names = certificate::names(options.host.as_deref());
                 let (config, ca_pem) = certificate::make(&names)?;
                 let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
-                let (about, ca) = match ca_path.as_ref().map(|path| path.display()) {
-                    Some(path) => (format!("made for this run; the CA to trust is {path}"), path.to_string()),
+                let (how, ca) = match ca_path.as_ref().map(|path| path.display()) {
+                    Some(path) => (format!("the CA to trust is {path}"), format!("in {path}")),
                     None => (
-                        "made for this run; start with --record DIR to get the CA to trust".to_owned(),
-                        "certificate.pem (see --record)".to_owned(),
+                        "start with --record DIR to get the CA to trust".into(),
+                        "in certificate.pem (see --record)".into(),
                     ),
                 };
-                let trust_advice = format!("give it the CA in {ca}, or switch its verification off for tests");
-                Ok(Security { tls: Some(Tls { config, names, trust_advice }), ca_path, about })
+                (config, names, ca_path, format!("made for this run; {how}"), ca)
             }
-            (Some(_), Some(_)) => Err(Failure::new("--http serves without --cert and --key", both)),
-            (Some(_), None) => Err(Failure::new("--cert is given without --key", both)),
-            (None, Some(_)) => Err(Failure::new("--key is given without --cert", both)),
-        }
+        };
+        let trust_advice = format!("give it the CA {ca}, or switch its verification off for tests");
+        Ok(Trust { tls: Some(Tls { config, names, trust_advice }), ca_path, about })
     }
 }
 
@@ -204,8 +180,8 @@ fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, Failure> {
 }
 
 /// What a client on this machine can use: `localhost` where the server listens on it.
-fn url(http: bool, host: Option<&str>, port: u16) -> String {
-    let scheme = if http { "http" } else { "https" };
+fn url(has_tls: bool, host: Option<&str>, port: u16) -> String {
+    let scheme = if has_tls { "https" } else { "http" };
     let host = match host.map(|host| (host, host.parse::<IpAddr>())) {
         None => "localhost".to_owned(),
         Some((_, Ok(address))) if address.is_unspecified() => "localhost".to_owned(),
@@ -236,24 +212,43 @@ fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str) -
     Ok(banner)
 }
 
+/// Comes when the program is to end.
+fn stop_words(on_stdin_close: bool) -> Result<Receiver<()>, Failure> {
+    let (stop, stopped) = sync_channel(1);
+    stop_on_signal(stop.clone())?;
+    if on_stdin_close {
+        // Standard input closes when the program that started this one ends, however it ends.
+        let wait = move || {
+            // An error is an end too: nothing can come from there any more.
+            io::copy(&mut io::stdin(), &mut io::sink()).ok();
+            // Where that does not get through, the same has been said before.
+            stop.try_send(()).ok();
+        };
+        thread::Builder::new().name("stdin".to_owned()).spawn(wait).map_err(Failure::no_thread)?;
+    }
+    Ok(stopped)
+}
+
 /// Ctrl+C, SIGTERM or SIGHUP.
 #[cfg(unix)]
-fn stop_on_signal(proxy: &Arc<Proxy>) -> Result<(), Failure> {
-    let proxy = Arc::clone(proxy);
-    ctrlc::set_handler(move || stop(&proxy)).map_err(|error| unwatched(&error))
+fn stop_on_signal(stop: SyncSender<()>) -> Result<(), Failure> {
+    // Where it does not get through, the same has been said before.
+    let handle = move || {
+        stop.try_send(()).ok();
+    };
+    ctrlc::set_handler(handle).map_err(|error| unwatched(&error))
 }
 
 /// Ctrl+C, Ctrl+Break, or the console window closed.
 #[cfg(windows)]
-fn stop_on_signal(proxy: &Arc<Proxy>) -> Result<(), Failure> {
-    let proxy = Arc::clone(proxy);
+fn stop_on_signal(stop: SyncSender<()>) -> Result<(), Failure> {
     simple_sigh::init().map_err(|error| unwatched(&error))?;
     let handle = move |event| {
-        stop(&proxy);
+        stop.try_send(()).ok();
         // Once the window is closed, Windows ends the program as soon as this returns. So it does not return: the end
         // of `main` ends this thread too.
         while matches!(event, simple_sigh::SigType::Term) {
-            std::thread::park();
+            thread::park();
         }
     };
     simple_sigh::register(handle).map_err(|error| unwatched(&error))
@@ -261,20 +256,4 @@ fn stop_on_signal(proxy: &Arc<Proxy>) -> Result<(), Failure> {
 
 fn unwatched(error: &dyn Display) -> Failure {
     Failure::new(format!("cannot watch for Ctrl+C: {error}"), "start it from another shell")
-}
-
-/// Standard input closes when the program that started this one ends, however it ends.
-fn stop_on_stdin_close(proxy: &Arc<Proxy>) -> Result<(), Failure> {
-    let proxy = Arc::clone(proxy);
-    threads::start("stdin", move || {
-        // An error is an end too: nothing can come from there any more.
-        io::copy(&mut io::stdin(), &mut io::sink()).ok();
-        stop(&proxy);
-    })
-}
-
-/// Answers on their way are finished, then the loop ends.
-fn stop(proxy: &Proxy) {
-    proxy.finish();
-    proxy.relay.close();
 }

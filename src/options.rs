@@ -9,9 +9,7 @@ pub struct Options {
     pub port: u16,
     /// `None`: both loopback addresses.
     pub host: Option<String>,
-    pub http: bool,
-    pub certificate: Option<PathBuf>,
-    pub key: Option<PathBuf>,
+    pub security: Security,
     pub data: Option<PathBuf>,
     pub record: Option<PathBuf>,
     pub strict: bool,
@@ -20,24 +18,34 @@ pub struct Options {
     pub exit_on_stdin_close: bool,
 }
 
+#[derive(Debug)]
+pub enum Security {
+    Http,
+    /// With a certificate made for the run.
+    Made,
+    /// With the user's own.
+    Own {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+}
+
 /// What the command line asks for.
 #[derive(Debug)]
-pub enum Wish {
+pub enum Action {
     Serve(Options),
     WriteData(PathBuf),
     Help,
     Version,
 }
 
-impl Wish {
+impl Action {
     /// The error is one sentence.
-    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, String> {
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, String> {
         let mut options = Options {
             port: 5000,
             host: None,
-            http: false,
-            certificate: None,
-            key: None,
+            security: Security::Made,
             data: None,
             record: None,
             strict: false,
@@ -45,17 +53,18 @@ impl Wish {
             max_upload_bytes: 1 << 30,
             exit_on_stdin_close: false,
         };
+        let (mut http, mut certificate, mut key, mut written) = (false, None, None, None);
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next().map_err(sentence)? {
             use lexopt::Arg::{Long, Short, Value};
             match argument {
                 Long("port") => options.port = number(&mut parser, "--port", 0, u16::MAX.into())? as u16,
                 Long("host") => options.host = Some(text(&mut parser, "--host")?),
-                Long("http") => options.http = true,
-                Long("cert") => options.certificate = Some(path(&mut parser, "--cert")?),
-                Long("key") => options.key = Some(path(&mut parser, "--key")?),
+                Long("http") => http = true,
+                Long("cert") => certificate = Some(path(&mut parser, "--cert")?),
+                Long("key") => key = Some(path(&mut parser, "--key")?),
                 Long("data") => options.data = Some(path(&mut parser, "--data")?),
-                Long("write-data") => return Ok(Wish::WriteData(path(&mut parser, "--write-data")?)),
+                Long("write-data") => written = Some(path(&mut parser, "--write-data")?),
                 Long("record") => options.record = Some(path(&mut parser, "--record")?),
                 Long("strict") => options.strict = true,
                 Long("timeout") => {
@@ -63,15 +72,29 @@ impl Wish {
                 }
                 Long("max-upload") => options.max_upload_bytes = size(&text(&mut parser, "--max-upload")?)?,
                 Long("exit-on-stdin-close") => options.exit_on_stdin_close = true,
-                Long("help") | Short('h') => return Ok(Wish::Help),
-                Long("version") | Short('V') => return Ok(Wish::Version),
+                Long("help") | Short('h') => return Ok(Action::Help),
+                Long("version") | Short('V') => return Ok(Action::Version),
                 Long(name) => return Err(unknown(&format!("--{name}"))),
                 Short(name) => return Err(unknown(&format!("-{name}"))),
                 Value(value) => return Err(format!("{} is not an option; see --help", value.display())),
             }
         }
-        Ok(Wish::Serve(options))
+        options.security = security(http, certificate, key)?;
+        Ok(written.map_or(Action::Serve(options), Action::WriteData))
     }
+}
+
+fn security(http: bool, certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Security, String> {
+    let mistake = match (http, certificate, key) {
+        (true, None, None) => return Ok(Security::Http),
+        (false, None, None) => return Ok(Security::Made),
+        (false, Some(certificate), Some(key)) => return Ok(Security::Own { certificate, key }),
+        (true, ..) => "--http serves without --cert and --key",
+        (_, Some(_), None) => "--cert is given without --key",
+        (_, None, Some(_)) => "--key is given without --cert",
+    };
+    let both = "give both: --cert is the certificate, --key its private key; with --http neither makes sense";
+    Err(format!("{mistake}\n{both}"))
 }
 
 /// What stands behind an option. Another option there is a value forgotten.
@@ -113,9 +136,10 @@ fn size(value: &str) -> Result<u64, String> {
 }
 
 fn unknown(name: &str) -> String {
-    let distance = |option: &&&str| strsim::damerau_levenshtein(option, name);
-    match OPTIONS.iter().min_by_key(distance).filter(|option| distance(option) <= option.len() / 2) {
-        Some(nearest) => format!("there is no option {name}; did you mean {nearest}? See --help"),
+    let options = HELP.lines().filter_map(|line| line.strip_prefix("  --")?.split(' ').next());
+    let distance = |option: &&str| strsim::damerau_levenshtein(option, name.trim_start_matches('-'));
+    match options.min_by_key(distance).filter(|option| distance(option) <= option.len().div_ceil(2)) {
+        Some(nearest) => format!("there is no option {name}; did you mean --{nearest}? See --help"),
         None => format!("there is no option {name}; see --help"),
     }
 }
@@ -123,24 +147,6 @@ fn unknown(name: &str) -> String {
 fn sentence(error: lexopt::Error) -> String {
     error.to_string()
 }
-
-/// All there are, for the nearest to a mistyped one.
-const OPTIONS: [&str; 14] = [
-    "--port",
-    "--host",
-    "--http",
-    "--cert",
-    "--key",
-    "--data",
-    "--write-data",
-    "--record",
-    "--strict",
-    "--timeout",
-    "--max-upload",
-    "--exit-on-stdin-close",
-    "--help",
-    "--version",
-];
 
 /// A day: longer than anybody waits, and short enough for every clock.
 const MAX_TIMEOUT_SECONDS: u64 = 86_400;

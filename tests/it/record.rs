@@ -247,15 +247,15 @@ fn a_later_run_continues_the_journal() {
 #[cfg(unix)]
 #[test]
 fn a_full_disk_is_507_and_a_finding_and_the_server_goes_on() {
-    let server = start_limited("trap '' XFSZ; ulimit -f 400", &[]);
-    let body = form(&[b'x'; 900_000]);
+    let server = start_limited("trap '' XFSZ; ulimit -f 40", &[]);
+    let body = form(&[b'x'; 50_000]);
 
     let (response, event) = server.recorded(|server| server.post(REPORT, MULTIPART, &body));
 
     let sentence = response.assert_error(507);
     assert!(sentence.contains("--record"), "{sentence}");
     assert_eq!((&event["error"], &event["findings"]), (&json!(sentence), &json!([sentence])));
-    assert_eq!(event["parts"][0]["bytes"], 900_000);
+    assert_eq!(event["parts"][0]["bytes"], 50_000);
     assert_eq!(event["parts"][0]["saved"], json!(null));
     assert_eq!(names_in(&reports(&server)), [""; 0]);
     assert_eq!(fs::read(local(&keep(&server, "small.zip", b"small"))).expect("kept"), b"small");

@@ -1,6 +1,6 @@
 //! The listeners that clients connect to, and what to say where a port cannot be had.
 
-use crate::console::Failure;
+use crate::text::Failure;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};

@@ -1,8 +1,7 @@
 //! What is served: the files of the data folder, or the copy built into the program. Files are read anew for each
 //! request, so that an edit shows at once, and a mistake in one is told with file, line and column. Knows no HTTP.
 
-use crate::console::Failure;
-use crate::words::shown;
+use crate::text::{Failure, shown};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -24,6 +23,9 @@ pub struct Download {
     pub modified: SystemTime,
 }
 
+/// The ids in tasks.json. `None` where its form is not `{"tasks": [{"id": ...}, ...]}`, so that no id can be told.
+pub type Ids = Option<Vec<String>>;
+
 pub enum Content {
     File(File),
     BuiltIn(&'static [u8]),
@@ -42,46 +44,33 @@ impl Data {
         if let Some(folder) = self.folder.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(format!("{} is not a folder", folder.display()));
         }
-        self.tasks()?;
+        let ids = self.task_ids()?;
         self.report(None)?;
-        if self.folder.is_some() && self.downloads()?.0.is_empty() {
-            self.download(None)?;
+        if self.folder.is_some() && self.downloads(&ids)?.0.is_empty() {
+            self.download(None, &ids)?;
         }
-        for (path, _) in self.own_reports()? {
-            read_json(&path)?;
-        }
-        Ok(())
+        self.own_reports()?.iter().try_for_each(|name| self.json(name).map(drop))
     }
 
     /// The body of the answer to GET /tasks.
     pub fn tasks(&self) -> Result<Vec<u8>, String> {
-        match &self.folder {
-            Some(folder) => Ok(read_json(&folder.join(TASKS))?.0),
-            None => Ok(BUILT_IN_TASKS.to_vec()),
-        }
+        Ok(self.json(TASKS)?.0)
     }
 
-    /// The ids in tasks.json. `None` where its form is not `{"tasks": [{"id": ...}, ...]}`, so that no id can be told.
-    pub fn task_ids(&self) -> Result<Option<Vec<String>>, String> {
-        let tasks = match &self.folder {
-            Some(folder) => read_json(&folder.join(TASKS))?.1,
-            None => serde_json::from_slice(BUILT_IN_TASKS).map_err(|error| error.to_string())?,
-        };
-        let ids = tasks["tasks"].as_array().map(|tasks| {
-            tasks.iter().map(|task| task["id"].as_str().map_or_else(|| task["id"].to_string(), str::to_owned)).collect()
-        });
-        Ok(ids)
+    pub fn task_ids(&self) -> Result<Ids, String> {
+        let tasks = self.json(TASKS)?.1;
+        let id = |task: &Value| task["id"].as_str().map_or_else(|| task["id"].to_string(), str::to_owned);
+        Ok(tasks["tasks"].as_array().map(|tasks| tasks.iter().map(id).collect()))
     }
 
     /// The body of the answer to a report on task `id`: from the task's own file if there is one.
     pub fn report(&self, id: Option<&str>) -> Result<Vec<u8>, String> {
-        let Some(folder) = &self.folder else { return Ok(BUILT_IN_REPORT.to_vec()) };
-        let own = self.own_reports()?.into_iter().find(|(_, task)| Some(task.as_str()) == id);
-        Ok(read_json(&own.map_or_else(|| folder.join(REPORT), |(path, _)| path))?.0)
+        let own = self.own_reports()?.into_iter().find(|name| id.is_some() && report_id(name) == id);
+        Ok(self.json(own.as_deref().unwrap_or(REPORT))?.0)
     }
 
     /// The download for task `id`, else the one for all tasks.
-    pub fn download(&self, id: Option<&str>) -> Result<Download, String> {
+    pub fn download(&self, id: Option<&str>, ids: &Ids) -> Result<Download, String> {
         let Some(folder) = &self.folder else {
             return Ok(Download {
                 name: DOWNLOAD.to_owned(),
@@ -90,7 +79,7 @@ impl Data {
                 modified: self.started,
             });
         };
-        let (own, common) = self.downloads()?;
+        let (own, common) = self.downloads(ids)?;
         let asked_for = |name: &&String| id.is_some_and(|id| stem(name) == id);
         let Some(name) = own.iter().chain(&common).find(asked_for).or(common.first()) else {
             let folder = folder.display();
@@ -98,13 +87,13 @@ impl Data {
             return Err(format!("{folder} holds no file to download{whose}, such as {DOWNLOAD}"));
         };
         let path = folder.join(name);
-        let open = || {
+        let open = || -> std::io::Result<Download> {
             let file = File::open(&path)?;
             let metadata = file.metadata()?;
-            Ok((file, metadata.len(), metadata.modified()?))
+            let (length_bytes, modified) = (metadata.len(), metadata.modified()?);
+            Ok(Download { name: name.clone(), content: Content::File(file), length_bytes, modified })
         };
-        let (file, length_bytes, modified) = open().map_err(|error| unreadable(&path, &error))?;
-        Ok(Download { name: name.clone(), content: Content::File(file), length_bytes, modified })
+        open().map_err(|error| unreadable(&path, &error))
     }
 
     /// What the banner says about the data: where it comes from, and what is there beyond the usual.
@@ -113,34 +102,49 @@ impl Data {
             return Ok(vec!["built in (--write-data DIR writes a copy that you can change)".to_owned()]);
         };
         let mut lines = vec![folder.display().to_string()];
-        let (own, common) = self.downloads()?;
+        let ids = self.task_ids()?;
+        let (own, common) = self.downloads(&ids)?;
         lines.extend(own.iter().map(|name| format!("{name} is the download for task {}", stem(name))));
-        lines.extend(
-            self.own_reports()?.iter().map(|(path, id)| format!("{} answers reports on task {id}", name(path))),
-        );
+        for name in self.own_reports()? {
+            lines.push(format!("{name} answers reports on task {}", report_id(&name).unwrap_or_default()));
+        }
         if let [first, _, ..] = common.as_slice() {
             lines.push(format!(
                 "warning: several files could be the download for all tasks; {first} is, as the first by name"
             ));
         }
-        if self.task_ids()?.is_none() {
+        if ids.is_none() {
             lines.push(format!("warning: {TASKS} has no list \"tasks\", so the ids that clients send are not checked"));
         }
         Ok(lines)
     }
 
     /// The files for one task each, and the files for all tasks, by name.
-    fn downloads(&self) -> Result<(Vec<String>, Vec<String>), String> {
-        let ids = self.task_ids()?.unwrap_or_default();
+    fn downloads(&self, ids: &Ids) -> Result<(Vec<String>, Vec<String>), String> {
+        let ids = ids.as_deref().unwrap_or_default();
         let is_download = |name: &String| name != TASKS && report_id(name).is_none() && name != REPORT;
         Ok(self.file_names()?.into_iter().filter(is_download).partition(|name| ids.iter().any(|id| stem(name) == id)))
     }
 
-    /// The files `report-N.json`, each with its N.
-    fn own_reports(&self) -> Result<Vec<(PathBuf, String)>, String> {
-        let Some(folder) = &self.folder else { return Ok(Vec::new()) };
-        let names = self.file_names()?;
-        Ok(names.iter().filter_map(|name| Some((folder.join(name), report_id(name)?.to_owned()))).collect())
+    /// The names of the files `report-N.json`.
+    fn own_reports(&self) -> Result<Vec<String>, String> {
+        Ok(self.file_names()?.into_iter().filter(|name| report_id(name).is_some()).collect())
+    }
+
+    /// The bytes of a file that is to be JSON, as they are, and what they say.
+    fn json(&self, name: &str) -> Result<(Vec<u8>, Value), String> {
+        match &self.folder {
+            Some(folder) => {
+                let path = folder.join(name);
+                let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+                let value = parse(&bytes).map_err(|what| format!("{} is not JSON: {what}", path.display()))?;
+                Ok((bytes, value))
+            }
+            None => {
+                let bytes = if name == TASKS { BUILT_IN_TASKS } else { BUILT_IN_REPORT };
+                Ok((bytes.to_vec(), parse(bytes)?))
+            }
+        }
     }
 
     /// The names in the folder, sorted; what file managers leave there is not looked at.
@@ -186,25 +190,19 @@ pub fn write_built_in(folder: &Path) -> Result<Vec<String>, Failure> {
     Ok(told)
 }
 
-/// The bytes of a file that is to be JSON, as they are, and what they say.
-fn read_json(path: &Path) -> Result<(Vec<u8>, Value), String> {
-    let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
-    let shown = path.display();
+fn parse(bytes: &[u8]) -> Result<Value, String> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
-        return Err(format!("{shown} is not JSON: line 1, column 1: a byte order mark; save it as UTF-8 without BOM"));
+        return Err("line 1, column 1: a byte order mark; save it as UTF-8 without BOM".to_owned());
     }
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        return Err(format!("{shown} is not JSON: line 1, column 1: it is UTF-16; save it as UTF-8 without BOM"));
+        return Err("line 1, column 1: it is UTF-16; save it as UTF-8 without BOM".to_owned());
     }
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => Ok((bytes, value)),
-        Err(error) => {
-            let (line, column) = (error.line(), error.column());
-            let text = error.to_string();
-            let what = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
-            Err(format!("{shown} is not JSON: line {line}, column {column}: {what}"))
-        }
-    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let text = error.to_string();
+        let what = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
+        format!("line {line}, column {column}: {what}")
+    })
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> String {
@@ -231,14 +229,10 @@ fn stem(name: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }
 
-fn name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 const TASKS: &str = "tasks.json";
 const REPORT: &str = "report.json";
 const DOWNLOAD: &str = "1797242037.zip";
-const BUILT_IN_TASKS: &[u8] = include_bytes!("../data/tasks.json");
-const BUILT_IN_REPORT: &[u8] = include_bytes!("../data/report.json");
-const BUILT_IN_DOWNLOAD: &[u8] = include_bytes!("../data/1797242037.zip");
+const BUILT_IN_TASKS: &[u8] = include_bytes!("../../data/tasks.json");
+const BUILT_IN_REPORT: &[u8] = include_bytes!("../../data/report.json");
+const BUILT_IN_DOWNLOAD: &[u8] = include_bytes!("../../data/1797242037.zip");
 const LEFT_BY_SYSTEMS: [&str; 2] = ["Thumbs.db", "desktop.ini"];

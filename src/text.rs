@@ -1,4 +1,30 @@
-//! How numbers, and what others have sent, are written for people.
+//! Words for people: how numbers and foreign bytes are written, and what is said where the program cannot start.
+
+use std::fmt::{self, Display};
+use std::io;
+
+/// Why the program cannot start, and what to do about it.
+#[derive(Debug)]
+pub struct Failure {
+    pub what: String,
+    pub advice: String,
+}
+
+impl Failure {
+    pub fn new(what: impl Into<String>, advice: impl Into<String>) -> Failure {
+        Failure { what: what.into(), advice: advice.into() }
+    }
+
+    pub fn no_thread(error: io::Error) -> Failure {
+        Failure::new(format!("cannot start a thread: {error}"), "close other programs")
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}\n{}", self.what, self.advice)
+    }
+}
 
 /// Bytes that somebody sent, made safe to print: in quotes, escaped, and no longer than a line.
 pub fn quoted(bytes: &[u8]) -> String {

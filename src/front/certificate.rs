@@ -1,7 +1,7 @@
 //! The certificate: made for this run by a certification authority (CA) that is forgotten at once, or the user's own.
 //! Makes the configuration of rustls from it. Knows no sockets.
 
-use crate::console::Failure;
+use crate::text::Failure;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };

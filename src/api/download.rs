@@ -1,29 +1,32 @@
 //! GET /xyz/api/cleaner/tasks/download: the tool of a task, whole or in part, or not again.
 //! Conditions and ranges follow RFC 9110, 13 and 14.
 
-use crate::data::{Content, Data, Download};
-use crate::reply::{Body, FilePiece, Reply};
-use crate::server::Request;
-use crate::tasks::check_id;
+use super::data::{Content, Data, Download};
+use super::tasks::check_id;
+use crate::message::{Body, Reply, Request};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     let id = request.id();
-    let download = data.download(id)?;
+    let ids = data.task_ids()?;
+    let download = data.download(id.as_deref(), &ids)?;
     let validators = Validators::of(&download);
     let length = download.length_bytes;
     let mut reply = match failed_condition(request, &validators) {
-        Some(Condition { header, status: 412 }) => {
+        Some((header, 412)) => {
             let Validators { entity_tag, modified } = &validators;
             Reply::error(412, format!("{header} does not hold: the file is {entity_tag}, changed {}", date(*modified)))
         }
-        Some(Condition { status, .. }) => Reply::empty(status),
+        Some((_, status)) => Reply::empty(status),
         None => match range(request, &validators, length) {
-            Range::Whole => content(download, 200, 0, length),
-            Range::Piece { first, last } => content(download, 206, first, last - first + 1)
-                .with("Content-Range", format!("bytes {first}-{last}/{length}")),
-            Range::Outside => {
+            None => content(download, 200, 0, length),
+            Some((first, last)) if first < length && first <= last => {
+                let last = last.min(length - 1);
+                content(download, 206, first, last - first + 1)
+                    .with("Content-Range", format!("bytes {first}-{last}/{length}"))
+            }
+            Some(_) => {
                 Reply::error(416, format!("the range asked for lies outside the file, which has {length} bytes"))
                     .with("Content-Range", format!("bytes */{length}"))
             }
@@ -36,14 +39,14 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
             .with("ETag", validators.entity_tag)
             .with("Accept-Ranges", "bytes");
     }
-    reply.learnt.findings.extend(check_id(id, data)?);
+    reply.notes.findings.extend(check_id(id.as_deref(), &ids));
     Ok(reply)
 }
 
 fn content(download: Download, status: u16, start_byte: u64, length_bytes: u64) -> Reply {
     let content_type = mime_guess::from_path(&download.name).first_or_octet_stream();
     let body = match download.content {
-        Content::File(file) => Body::File(FilePiece { file, start_byte, length_bytes }),
+        Content::File(file) => Body::File { file, start_byte, length_bytes },
         Content::BuiltIn(bytes) => {
             let bytes = bytes.iter().skip(start_byte as usize).take(length_bytes as usize);
             Body::Bytes(bytes.copied().collect())
@@ -71,71 +74,45 @@ impl Validators {
     }
 }
 
-struct Condition {
-    header: &'static str,
-    status: u16,
-}
-
-/// The first condition that does not hold, in the order of RFC 9110, 13.2.2. A date that is none is ignored.
-fn failed_condition(request: &Request, validators: &Validators) -> Option<Condition> {
-    let date_in = |header| httpdate::parse_http_date(request.header(header)?).ok();
+/// The first condition that does not hold, with the status for it, in the order of RFC 9110, 13.2.2. A date that is none
+/// is ignored.
+fn failed_condition(request: &Request, validators: &Validators) -> Option<(&'static str, u16)> {
+    let date_in = |header| httpdate::parse_http_date(&request.header(header)?).ok();
     if let Some(tags) = request.header("If-Match") {
-        if !lists(tags, &validators.entity_tag) {
-            return Some(Condition { header: "If-Match", status: 412 });
+        if !lists(&tags, &validators.entity_tag) {
+            return Some(("If-Match", 412));
         }
     } else if date_in("If-Unmodified-Since").is_some_and(|date| validators.modified > date) {
-        return Some(Condition { header: "If-Unmodified-Since", status: 412 });
+        return Some(("If-Unmodified-Since", 412));
     }
     if let Some(tags) = request.header("If-None-Match") {
         // The weak comparison: W/ makes no difference.
-        if lists(&tags.replace("W/", ""), &validators.entity_tag) {
-            return Some(Condition { header: "If-None-Match", status: 304 });
-        }
-    } else if date_in("If-Modified-Since").is_some_and(|date| validators.modified <= date) {
-        return Some(Condition { header: "If-Modified-Since", status: 304 });
+        return lists(&tags.replace("W/", ""), &validators.entity_tag).then_some(("If-None-Match", 304));
     }
-    None
+    date_in("If-Modified-Since").filter(|date| validators.modified <= *date).map(|_| ("If-Modified-Since", 304))
 }
 
 fn lists(tags: &str, entity_tag: &str) -> bool {
     tags.split(',').map(str::trim).any(|tag| tag == "*" || tag == entity_tag)
 }
 
-enum Range {
-    Whole,
-    Piece { first: u64, last: u64 },
-    Outside,
-}
-
-/// One range of bytes. Several, another unit, and what is no range at all mean the whole file (RFC 9110, 14.2).
-fn range(request: &Request, validators: &Validators, length: u64) -> Range {
-    let Some(range) = request.header("Range").filter(|_| request.method() == "GET") else { return Range::Whole };
+/// The first and the last byte of the range asked for; the last may be beyond the end. `None`: the whole file, as for
+/// several ranges, another unit, and what is no range at all (RFC 9110, 14.2).
+fn range(request: &Request, validators: &Validators, length: u64) -> Option<(u64, u64)> {
+    let range = request.header("Range").filter(|_| request.method == "GET")?;
     if let Some(state) = request.header("If-Range") {
-        let same_date = httpdate::parse_http_date(state).is_ok_and(|date| date == validators.modified);
+        let same_date = httpdate::parse_http_date(&state).is_ok_and(|date| date == validators.modified);
         if state != validators.entity_tag && !same_date {
-            return Range::Whole;
+            return None;
         }
     }
-    let piece = range.split_once('=').filter(|(unit, _)| unit.trim().eq_ignore_ascii_case("bytes"));
-    let Some((first, last)) = piece.and_then(|(_, piece)| piece.split_once('-')) else { return Range::Whole };
-    let (first, last) = match (first.trim(), last.trim()) {
-        ("", suffix) => match position(suffix) {
-            Some(suffix) => (length.saturating_sub(suffix), u64::MAX),
-            None => return Range::Whole,
-        },
-        (first, "") => match position(first) {
-            Some(first) => (first, u64::MAX),
-            None => return Range::Whole,
-        },
-        (first, last) => match (position(first), position(last)) {
-            (Some(first), Some(last)) => (first, last),
-            _ => return Range::Whole,
-        },
-    };
-    if first >= length || first > last {
-        return Range::Outside;
+    let (_, piece) = range.split_once('=').filter(|(unit, _)| unit.trim().eq_ignore_ascii_case("bytes"))?;
+    let (first, last) = piece.split_once('-')?;
+    match (first.trim(), last.trim()) {
+        ("", suffix) => Some((length.saturating_sub(position(suffix)?), u64::MAX)),
+        (first, "") => Some((position(first)?, u64::MAX)),
+        (first, last) => Some((position(first)?, position(last)?)),
     }
-    Range::Piece { first, last: last.min(length - 1) }
 }
 
 /// Digits only; a number beyond 64 bits is beyond every file.

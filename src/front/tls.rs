@@ -1,8 +1,8 @@
 //! The connection to a client: with TLS or without, limited in time, and closed so that no answer is lost. Says why a
 //! handshake failed. Knows no HTTP.
 
-use crate::words::quoted;
-use rustls::{AlertDescription, ServerConfig, ServerConnection};
+use crate::text::quoted;
+use rustls::{AlertDescription, PeerIncompatible as Lacks, ServerConfig, ServerConnection};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -16,63 +16,22 @@ pub struct Tls {
     pub trust_advice: String,
 }
 
-/// A connection to a client, with TLS or without.
-pub enum Link {
+/// A connection to a client.
+pub enum Stream {
     Plain(Socket),
     Tls(Box<ServerConnection>, Socket),
 }
 
-/// Why a connection cannot be used.
-pub enum NoLink {
-    Failed(String),
-    /// It speaks something else where it should speak TLS.
-    IsPlain(Link),
-    /// The other way round.
-    IsTls,
-}
-
-impl Link {
-    /// Looks at the first byte, which tells TLS from plain HTTP, and does the handshake.
-    pub fn open(stream: TcpStream, tls: Option<&Tls>, timeout: Duration) -> Result<Link, NoLink> {
-        let failed = |sentence: String| Err(NoLink::Failed(sentence));
-        let prepared = stream.set_read_timeout(Some(timeout)).and_then(|()| stream.set_write_timeout(Some(timeout)));
-        let mut first = [0];
-        match prepared.and_then(|()| stream.peek(&mut first)) {
-            Ok(0) => return failed("connected and closed again without a word, as port scanners do".to_owned()),
-            Ok(_) => {}
-            Err(error) if is_timeout(&error) => {
-                return failed(format!("closed: it connected and sent nothing for {} s", timeout.as_secs()));
-            }
-            Err(error) => return failed(format!("the connection broke: {error}")),
-        }
-        let stream = BufReader::with_capacity(READ_BYTES, stream);
-        let socket = Socket { stream, limit: Some(timeout), deadline: None };
-        match (tls, first[0]) {
-            (Some(tls), TLS_HANDSHAKE) => tls.shake_hands(socket).map_err(NoLink::Failed),
-            (Some(_), _) => Err(NoLink::IsPlain(Link::Plain(socket))),
-            (None, TLS_HANDSHAKE) => Err(NoLink::IsTls),
-            (None, _) => Ok(Link::Plain(socket)),
-        }
-    }
-
-    /// From the next byte on, reading may take so long altogether.
-    pub fn limit_time(&mut self, limit: Option<Duration>) {
+impl Stream {
+    /// What the time allowed is for, from now on.
+    pub fn limit(&mut self, limit: Limit) {
         let socket = self.socket();
-        (socket.limit, socket.deadline) = (limit, None);
-    }
-
-    /// The first bytes that wait to be read, before TLS.
-    pub fn peek(&mut self) -> Vec<u8> {
-        let mut bytes = vec![0; 32];
-        let count = self.socket().stream.get_ref().peek(&mut bytes).unwrap_or_default();
-        bytes.truncate(count);
-        bytes
+        (socket.limit, socket.waited) = (limit, Duration::ZERO);
     }
 
     fn socket(&mut self) -> &mut Socket {
         match self {
-            Link::Plain(socket) => socket,
-            Link::Tls(_, socket) => socket,
+            Stream::Plain(socket) | Stream::Tls(_, socket) => socket,
         }
     }
 
@@ -81,8 +40,8 @@ impl Link {
     /// unread bytes would destroy what is on its way to the client (RFC 9112, 9.6).
     pub fn close(mut self, limit: Duration) {
         let said = match &mut self {
-            Link::Plain(_) => Ok(()),
-            Link::Tls(connection, socket) => {
+            Stream::Plain(_) => Ok(()),
+            Stream::Tls(connection, socket) => {
                 connection.send_close_notify();
                 write_all_tls(connection, socket)
             }
@@ -100,20 +59,20 @@ impl Link {
     }
 }
 
-impl Read for Link {
+impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Link::Plain(socket) => socket.read(buffer),
-            Link::Tls(connection, socket) => read_tls(connection, socket, buffer),
+            Stream::Plain(socket) => socket.read(buffer),
+            Stream::Tls(connection, socket) => read_tls(connection, socket, buffer),
         }
     }
 }
 
-impl Write for Link {
+impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Link::Plain(socket) => socket.write(bytes),
-            Link::Tls(connection, socket) => {
+            Stream::Plain(socket) => socket.write(bytes),
+            Stream::Tls(connection, socket) => {
                 let count = connection.writer().write(bytes)?;
                 write_all_tls(connection, socket)?;
                 Ok(count)
@@ -121,11 +80,9 @@ impl Write for Link {
         }
     }
 
+    /// Nothing waits in here.
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Link::Plain(socket) => socket.flush(),
-            Link::Tls(_, socket) => socket.flush(),
-        }
+        Ok(())
     }
 }
 
@@ -153,83 +110,158 @@ fn write_all_tls(connection: &mut ServerConnection, socket: &mut Socket) -> io::
     Ok(())
 }
 
-/// A socket with a limit on silence, which is its timeout, and at times one on how long a whole thing may take.
+/// A blocking socket that knows how long its client may keep it waiting. It waits in short turns, and only their time
+/// counts: not that in which this whole program stood still (Ctrl+Z, the sleep of a laptop).
 pub struct Socket {
     /// rustls reads in pieces of 4 KiB, which would each be a system call.
     stream: BufReader<TcpStream>,
-    limit: Option<Duration>,
-    deadline: Option<Instant>,
+    timeout: Duration,
+    limit: Limit,
+    waited: Duration,
+    write_waited: Duration,
+}
+
+/// What a client's time is for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Limit {
+    /// Every next byte.
+    Silence,
+    /// The first byte; and then everything behind it altogether.
+    Start,
+    Whole,
+}
+
+impl Socket {
+    pub fn new(stream: TcpStream, timeout: Duration) -> io::Result<Socket> {
+        stream.set_read_timeout(Some(timeout.min(TURN)))?;
+        stream.set_write_timeout(Some(if cfg!(windows) { timeout } else { timeout.min(TURN) }))?;
+        let stream = BufReader::with_capacity(READ_BYTES, stream);
+        let limit = Limit::Start;
+        Ok(Socket { stream, timeout, limit, waited: Duration::ZERO, write_waited: Duration::ZERO })
+    }
+
+    /// The first bytes that come, which tell TLS from plain HTTP; they stay to be read.
+    pub fn peek(&mut self) -> Result<Vec<u8>, String> {
+        let mut first = vec![0; 32];
+        match self.wait(|stream| stream.get_ref().peek(&mut first)) {
+            Ok(0) => Err("connected and closed again without a word, as port scanners do".to_owned()),
+            Ok(count) => Ok(first[..count].to_vec()),
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                Err(format!("closed: it connected and sent nothing for {} s", self.timeout.as_secs()))
+            }
+            Err(error) => Err(format!("the connection broke: {error}")),
+        }
+    }
+
+    /// The error is TimedOut where the client's time is over.
+    fn wait<T>(&mut self, mut read: impl FnMut(&mut BufReader<TcpStream>) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            if self.waited >= self.timeout {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            let began = Instant::now();
+            let outcome = read(&mut self.stream);
+            self.waited += began.elapsed().min(TURN);
+            match outcome {
+                Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => continue,
+                Ok(_) if self.limit == Limit::Start => (self.limit, self.waited) = (Limit::Whole, Duration::ZERO),
+                Ok(_) if self.limit == Limit::Silence => self.waited = Duration::ZERO,
+                _ => {}
+            }
+            return outcome;
+        }
+    }
 }
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        let count = self.stream.read(buffer)?;
-        if self.deadline.is_none() {
-            self.deadline = self.limit.map(|limit| Instant::now() + limit);
-        }
-        Ok(count)
+        self.wait(|stream| {
+            // Windows may lose what comes in the very moment in which a read gives up waiting, and nothing where it
+            // was only looked for (Microsoft, "SOL_SOCKET Socket Options", SO_RCVTIMEO).
+            #[cfg(windows)]
+            if stream.buffer().is_empty() {
+                stream.get_ref().peek(&mut [0])?;
+            }
+            stream.read(buffer)
+        })
     }
 }
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        whole(self.stream.get_mut().write(bytes)?, bytes.len())
+        self.write_vectored(&[io::IoSlice::new(bytes)])
     }
 
+    /// As much as the client takes at once. The error is TimedOut where it has taken next to nothing for its whole time.
     fn write_vectored(&mut self, pieces: &[io::IoSlice]) -> io::Result<usize> {
-        whole(self.stream.get_mut().write_vectored(pieces)?, pieces.iter().map(|piece| piece.len()).sum())
+        let all: usize = pieces.iter().map(|piece| piece.len()).sum();
+        loop {
+            let began = Instant::now();
+            let outcome = self.stream.get_mut().write_vectored(pieces);
+            self.write_waited += began.elapsed().min(TURN);
+            match outcome {
+                Ok(count) if count == all => self.write_waited = Duration::ZERO,
+                Err(error) if !is_timeout(&error) && error.kind() != ErrorKind::Interrupted => return Err(error),
+                // Windows does not tell how much has gone before a timeout, so that there the first one is the last.
+                _ if self.write_waited >= self.timeout || cfg!(windows) => return Err(ErrorKind::TimedOut.into()),
+                Err(_) => continue,
+                Ok(_) => {}
+            }
+            return outcome;
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stream.get_mut().flush()
+        Ok(())
     }
 }
 
 impl Tls {
     /// The error says why there is no connection.
-    fn shake_hands(&self, mut socket: Socket) -> Result<Link, String> {
+    pub fn shake_hands(&self, mut socket: Socket) -> Result<Stream, String> {
         let connection = ServerConnection::new(Arc::clone(&self.config));
         let mut connection = connection.map_err(|error| format!("closed at once: {error}"))?;
         while connection.is_handshaking() {
             if let Err(error) = connection.complete_io(&mut socket) {
-                Link::Plain(socket).close(GOODBYE);
-                let name = connection.server_name().filter(|name| {
-                    !self.names.is_empty() && !self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
-                });
-                let wrong_name = name.map(|name| {
-                    format!(
-                        " (it asked for {}; the certificate is for {})",
-                        quoted(name.as_bytes()),
-                        self.names.join(", ")
-                    )
-                });
-                return Err(self.why_no_handshake(&error) + &wrong_name.unwrap_or_default());
+                Stream::Plain(socket).close(GOODBYE);
+                return Err(self.why_no_handshake(&error) + &self.wrong_name(connection.server_name()));
             }
         }
-        Ok(Link::Tls(Box::new(connection), socket))
+        Ok(Stream::Tls(Box::new(connection), socket))
+    }
+
+    /// That the client asked for a name which the certificate is not for; else nothing.
+    fn wrong_name(&self, name: Option<&str>) -> String {
+        let is_own = |name: &&str| self.names.iter().any(|own| own.eq_ignore_ascii_case(name));
+        match name.filter(|name| !self.names.is_empty() && !is_own(name)) {
+            None => String::new(),
+            Some(name) => {
+                let (name, names) = (quoted(name.as_bytes()), self.names.join(", "));
+                format!(" (it asked for {name}; the certificate is for {names})")
+            }
+        }
     }
 
     /// What a client developer has to know about a handshake that failed.
     fn why_no_handshake(&self, error: &io::Error) -> String {
-        let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) else {
-            return match error.kind() {
-                _ if is_timeout(error) => "closed: it did not finish the TLS handshake in time".to_owned(),
+        let advice = &self.trust_advice;
+        match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+            Some(cause) => self.why_refused(cause),
+            None => match error.kind() {
+                ErrorKind::TimedOut => "closed: it did not finish the TLS handshake in time".to_owned(),
                 ErrorKind::UnexpectedEof
                 | ErrorKind::ConnectionReset
                 | ErrorKind::BrokenPipe
                 | ErrorKind::ConnectionAborted => {
-                    format!(
-                        "hung up in the TLS handshake; perhaps it does not trust the certificate: {}",
-                        self.trust_advice
-                    )
+                    format!("hung up in the TLS handshake; perhaps it does not trust the certificate: {advice}")
                 }
                 _ => format!("the connection broke in the TLS handshake: {error}"),
-            };
-        };
-        use rustls::PeerIncompatible as Lacks;
+            },
+        }
+    }
+
+    /// The same where one of both sides gave a reason.
+    fn why_refused(&self, cause: &rustls::Error) -> String {
         match cause {
             rustls::Error::AlertReceived(alert) => match DISTRUST.iter().find(|(distrust, _)| distrust == alert) {
                 Some((_, name)) => format!("does not trust the certificate (TLS alert {name}): {}", self.trust_advice),
@@ -260,26 +292,22 @@ impl Tls {
     }
 }
 
-/// A blocking socket takes all that it is given, or else has waited for as long as the timeout allows: such a client
-/// takes nothing, or next to nothing.
-fn whole(count: usize, wanted: usize) -> io::Result<usize> {
-    if count == wanted { Ok(count) } else { Err(ErrorKind::TimedOut.into()) }
-}
-
 /// Some clients look at the certificate only when the handshake is over.
 pub fn no_request(tls: Option<&Tls>) -> String {
     let Some(Tls { trust_advice, .. }) = tls else { return "connected, but sent no request".to_owned() };
     format!("shook hands over TLS, but sent no request; perhaps it does not trust the certificate: {trust_advice}")
 }
 
-/// A read that took longer than the time allowed is WouldBlock on Unix and TimedOut on Windows.
-pub fn is_timeout(error: &io::Error) -> bool {
+/// A wait that took longer than the time allowed is WouldBlock on Unix and TimedOut on Windows.
+fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// The first byte of a TLS handshake (RFC 8446, 5.1).
-const TLS_HANDSHAKE: u8 = 22;
+pub const TLS_HANDSHAKE: u8 = 22;
 const READ_BYTES: usize = 16 * 1024;
+/// So long is waited at a time.
+const TURN: Duration = Duration::from_secs(1);
 /// How long a client that is still sending may pause before its connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
 /// For a client whose handshake failed: it gets to read the alert.

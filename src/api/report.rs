@@ -1,35 +1,33 @@
 //! POST /xyz/api/cleaner/tasks/report: reads the report part by part, notes what a strict server would refuse, and
-//! answers with the data folder's verdict whatever came. The only file that uses `multipart`.
+//! answers with the data folder's verdict whatever came.
 
-use crate::data::Data;
-use crate::parts::{Heads, PartHead, PartHeads, parameter};
-use crate::record::Reports;
-use crate::reply::{Finding, Part, Reply};
-use crate::server::Request;
-use crate::tasks::check_id;
-use crate::words::{counted, quoted};
-use multipart::server::Multipart;
+use super::data::Data;
+use super::multipart::{self, Layout, PartHead, parameter};
+use super::tasks::check_id;
+use crate::journal::record::Reports;
+use crate::message::{Finding, Part, Reply, Request};
+use crate::text::{counted, quoted};
 use ring::digest::{Context, SHA256};
 use std::io::{self, BufRead, Write};
 use tempfile::{NamedTempFile, TempPath};
 
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
-    let content_type = request.header("Content-Type").map(str::to_owned);
+    let content_type = request.header("Content-Type");
     let mut report = Report { reports, ..Report::default() };
     match boundary(content_type.as_deref()) {
-        Ok(boundary) => report.read(request, &boundary),
+        Ok(boundary) => report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?,
         Err(finding) => report.findings.push(finding),
     }
-    let id = request.id().map(str::to_owned).or(report.id.take());
+    let id = request.id().or(report.id.take());
     // What was learnt of the report is told even where no answer can be given.
     let answer = report.answer(id.as_deref(), data);
     let mut reply = match (report.not_saved, answer) {
         (Some(sentence), _) => Reply::error(507, sentence),
         (None, Err(sentence)) => Reply::error(500, sentence),
-        (None, Ok(bytes)) => Reply::json(bytes),
+        (None, Ok(bytes)) => Reply::json(200, bytes),
     };
-    reply.learnt.parts = report.parts;
-    reply.learnt.findings = report.findings;
+    reply.notes.parts = report.parts;
+    reply.notes.findings = report.findings;
     Ok(reply)
 }
 
@@ -52,49 +50,42 @@ impl Report<'_> {
     /// The answer of the data folder, after a look at the id if there is one.
     fn answer(&mut self, id: Option<&str>, data: &Data) -> Result<Vec<u8>, String> {
         if id.is_some() {
-            self.findings.extend(check_id(id, data)?);
+            self.findings.extend(check_id(id, &data.task_ids()?));
         }
         data.report(id)
     }
 
-    fn read(&mut self, request: &mut Request, boundary: &str) {
-        let source = PartHeads::new(request.body(), boundary);
-        let heads = source.heads();
-        let new_boundary = source.new_boundary();
-        let mut multipart = Multipart::with_body(source, new_boundary);
-        let ended = loop {
-            let mut entry = match multipart.read_entry() {
-                Ok(Some(entry)) => entry,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            };
-            let head = heads.next();
-            if self.parts.len() == MAX_PARTS {
-                self.note(
-                    400,
-                    format!("the report has more than {MAX_PARTS} parts"),
-                    "a report of a few parts",
-                    "more",
-                );
-                break Ok(());
+    fn read(&mut self, request: &mut Request, boundary: &str) -> io::Result<()> {
+        let mut layout = Layout::of(&mut request.body, boundary, MAX_PARTS)?;
+        let mut parts = multipart::parts(&mut request.body, &layout);
+        let mut read_all = || -> io::Result<()> {
+            while let Some(mut entry) = parts.read_entry()? {
+                if self.parts.len() == MAX_PARTS {
+                    let sentence = format!("the report has more than {MAX_PARTS} parts");
+                    self.note(400, sentence, "a report of a few parts", "more");
+                    break;
+                }
+                let head = layout.heads.pop_front().unwrap_or_default();
+                let part = self.read_part(&head, &mut entry.data)?;
+                self.parts.push(part);
             }
-            if let Err(error) = self.read_part(&head, &mut entry.data) {
-                break Err(error);
-            }
+            Ok(())
         };
-        match ended {
+        match read_all() {
             Ok(()) => {
                 self.keep_files();
                 self.check_files();
             }
-            Err(error) => self.note_broken(&error, boundary, &heads),
+            Err(error) => self.note_broken(&error, boundary, &layout),
         }
+        Ok(())
     }
 
-    fn read_part(&mut self, head: &PartHead, data: &mut impl BufRead) -> io::Result<()> {
-        let (mut digest, mut size_bytes, mut beginning) = (Context::new(&SHA256), 0, Vec::new());
+    fn read_part(&mut self, head: &PartHead, data: &mut impl BufRead) -> io::Result<Part> {
         let file_name = head.file_name();
         let mut file = self.begin_file(file_name.is_some());
+        let mut digest = Context::new(&SHA256);
+        let (mut size_bytes, mut beginning) = (0, Vec::new());
         loop {
             let piece = data.fill_buf()?;
             if piece.is_empty() {
@@ -110,30 +101,33 @@ impl Report<'_> {
             size_bytes += length as u64;
             data.consume(length);
         }
-        let number = self.parts.len() + 1;
-        let text = String::from_utf8_lossy(&beginning).chars().take(MAX_VALUE_CHARACTERS).collect();
-        let value = file_name.is_none().then_some(text);
-        let field = head.field().unwrap_or_else(|| {
-            let received = quoted(head.raw());
-            self.note(
-                400,
-                format!("part {number} of the report has no field name"),
-                "Content-Disposition: form-data; name=\"...\"",
-                &received,
-            );
-            String::new()
-        });
-        if field == "id" && self.id.is_none() {
-            self.id.clone_from(&value);
-        }
-        let sha256 = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         // A form in which no file was chosen has neither name nor content.
         let is_chosen = size_bytes > 0 || file_name.as_ref().is_some_and(|name| !name.is_empty());
         self.files.extend(file.filter(|_| is_chosen).map(|file| (self.parts.len(), file.into_temp_path())));
-        let content_type = head.content_type().map(limited);
-        let (field, file_name) = (limited(field), file_name.map(limited));
-        self.parts.push(Part { field, file_name, content_type, size_bytes, sha256, value, saved: None });
-        Ok(())
+        let text = || String::from_utf8_lossy(&beginning).chars().take(MAX_VALUE_CHARACTERS).collect();
+        let value: Option<String> = file_name.is_none().then(text);
+        let field = self.field(head);
+        if field == "id" && self.id.is_none() {
+            self.id.clone_from(&value);
+        }
+        Ok(Part {
+            field: limited(field),
+            file_name: file_name.map(limited),
+            content_type: head.content_type().map(limited),
+            size_bytes,
+            sha256: digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            value,
+            saved: None,
+        })
+    }
+
+    /// The name of the field; empty where there is none.
+    fn field(&mut self, head: &PartHead) -> String {
+        head.field().unwrap_or_else(|| {
+            let sentence = format!("part {} of the report has no field name", self.parts.len() + 1);
+            self.note(400, sentence, "Content-Disposition: form-data; name=\"...\"", &quoted(head.raw()));
+            String::new()
+        })
     }
 
     fn begin_file(&mut self, is_file: bool) -> Option<NamedTempFile> {
@@ -158,16 +152,16 @@ impl Report<'_> {
         self.note(507, sentence, "room in the folder", &error.to_string());
     }
 
-    fn note_broken(&mut self, error: &io::Error, boundary: &str, heads: &Heads) {
-        let number = heads.begun_parts();
-        let sentence = if heads.has_headless_part() {
+    fn note_broken(&mut self, error: &io::Error, boundary: &str, layout: &Layout) {
+        let number = layout.begun_parts;
+        let sentence = if layout.has_headless_part {
             format!("the header lines of part {number} of the report do not end with an empty line (CR LF, CR LF)")
-        } else if number == 0 && heads.has_bare_lf() {
+        } else if number == 0 && layout.has_bare_lf {
             "the lines of the report end with LF alone, where multipart/form-data wants CR LF".to_owned()
         } else if number == 0 {
             let boundary = quoted(boundary.as_bytes());
             format!("the boundary {boundary} of the Content-Type does not occur in the report")
-        } else if !heads.has_last_delimiter() {
+        } else if !layout.has_last_delimiter {
             format!("the report breaks off in part {number}: its last boundary is missing")
         } else {
             format!("the report is malformed in part {number}: {error}")
@@ -182,36 +176,32 @@ impl Report<'_> {
         let expected = "a part with a file name and content";
         if files.peek().is_none() {
             let received = format!("{}, none with a file name", counted(self.parts.len() as u64, "part"));
-            self.note(422, "the report has no file part".to_owned(), expected, &received);
+            self.note(422, "the report has no file part", expected, &received);
         } else if let Some(name) = files.find(|part| part.size_bytes == 0).and_then(|part| part.file_name.clone()) {
             let name = quoted(name.as_bytes());
             self.note(422, format!("the file {name} in the report is empty"), expected, "0 bytes");
         }
     }
 
-    fn note(&mut self, status: u16, sentence: String, expected: &str, received: &str) {
-        self.findings.push(Finding { status, sentence, expected: expected.to_owned(), received: received.to_owned() });
+    fn note(&mut self, status: u16, sentence: impl Into<String>, expected: &str, received: &str) {
+        self.findings.push(Finding::new(status, sentence, expected, received));
     }
 }
 
 /// The boundary from the Content-Type, or what is wrong with that.
 fn boundary(content_type: Option<&str>) -> Result<String, Finding> {
-    let finding = |status, sentence: &str| Finding {
-        status,
-        sentence: sentence.to_owned(),
-        expected: "Content-Type: multipart/form-data; boundary=...".to_owned(),
-        received: content_type.map_or_else(|| "no Content-Type".to_owned(), |value| format!("Content-Type: {value}")),
+    let received = content_type.map_or_else(|| "no Content-Type".to_owned(), |value| format!("Content-Type: {value}"));
+    let finding = |status, sentence| {
+        Err(Finding::new(status, sentence, "Content-Type: multipart/form-data; boundary=...", &received))
     };
     let value = content_type.unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("multipart/form-data") {
-        return Err(finding(415, "the report is not sent as multipart/form-data"));
+        return finding(415, "the report is not sent as multipart/form-data");
     }
     match parameter(value.as_bytes(), "boundary") {
         Some(boundary) if !boundary.is_empty() => Ok(String::from_utf8_lossy(&boundary).into_owned()),
-        _ => {
-            Err(finding(400, "the Content-Type of the report has no boundary; leave it to the HTTP library to set it"))
-        }
+        _ => finding(400, "the Content-Type of the report has no boundary; leave it to the HTTP library to set it"),
     }
 }
 

@@ -1,14 +1,13 @@
 //! The folder of --record: ready.json and certificate.pem for a client to start with, journal.jsonl (journal.rs writes
 //! it), and the uploaded files in reports/.
 
-use crate::console::Failure;
-use crate::reply::json_object;
+use crate::message::json_object;
+use crate::text::Failure;
 use serde_json::json;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
-use std::iter;
 use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempPath};
 
@@ -32,9 +31,9 @@ impl Record {
             }
             Err(TryLockError::Error(error)) => return Err(unusable(&folder, &error)),
         }
-        let cleared = remove(&folder.join(READY)).and_then(|()| remove_incoming(&folder.join(REPORTS)));
-        cleared.map_err(|error| unusable(&folder, &error))?;
-        Ok(Record { folder, _lock: lock })
+        let record = Record { folder, _lock: lock };
+        record.close().map_err(|error| unusable(&record.folder, &error))?;
+        Ok(record)
     }
 
     /// journal.jsonl, to be continued.
@@ -63,9 +62,9 @@ impl Record {
         self.write(READY, &(ready + "\n")).map(drop)
     }
 
-    /// Says that the server has stopped.
-    pub fn remove_ready(&self) -> io::Result<()> {
-        remove(&self.folder.join(READY))
+    /// Says that the server has stopped, and removes what is not whole.
+    pub fn close(&self) -> io::Result<()> {
+        remove(&self.folder.join(READY)).and_then(|()| remove_incoming(&self.folder.join(REPORTS)))
     }
 
     /// Whoever sees the file sees all of it.
@@ -105,23 +104,17 @@ impl Reports {
         let (stem, extension) =
             name.rsplit_once('.').map_or((name.as_str(), String::new()), |(stem, rest)| (stem, format!(".{rest}")));
         let mut numbers = self.numbers.borrow_mut();
-        let highest = numbers.get(&name).copied().unwrap_or(1);
-        for number in iter::once(1).chain(highest + 1..) {
-            let path = match number {
-                1 => self.folder.join(&name),
-                _ => self.folder.join(format!("{stem}-{number}{extension}")),
-            };
+        let highest = numbers.entry(name.clone()).or_insert(1);
+        let mut path = self.folder.join(&name);
+        loop {
             match file.persist_noclobber(&path) {
-                Ok(()) if number == 1 => return Ok(path),
-                Ok(()) => {
-                    numbers.insert(name.clone(), number);
-                    return Ok(path);
-                }
+                Ok(()) => return Ok(path),
                 Err(error) if error.error.kind() == ErrorKind::AlreadyExists => file = error.path,
                 Err(error) => return Err(error.error),
             }
+            *highest += 1;
+            path = self.folder.join(format!("{stem}-{highest}{extension}"));
         }
-        Err(ErrorKind::AlreadyExists.into())
     }
 }
 
@@ -169,7 +162,7 @@ const LOCK: &str = ".lock";
 const REPORTS: &str = "reports";
 /// Begins the names of files on their way; no kept file's name begins with a dot.
 const INCOMING: &str = ".incoming-";
-const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
+const DEVICES: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
 /// File systems allow 255 bytes, and a character takes up to four; a number may still be added.
 const MAX_STEM_CHARACTERS: usize = 50;
 const MAX_EXTENSION_CHARACTERS: usize = 10;

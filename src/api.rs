@@ -1,0 +1,131 @@
+//! The loop: a single thread that takes one request after the other from tiny_http, matches method and path by hand,
+//! and calls one of three handlers. Knows no sockets and no TLS, and never waits for a client: a request is complete
+//! before it comes here.
+
+mod data;
+mod download;
+mod multipart;
+mod report;
+mod tasks;
+
+pub use data::{Data, write_built_in};
+
+use crate::bridge::{Asked, Bridge, stay_awake};
+use crate::journal::record::Reports;
+use crate::message::{BASE, DOWNLOAD, Finding, Notes, REPORT, Reply, Request, TASKS};
+use crate::text::{quoted, to_text};
+use download::download_tools;
+use report::upload_report;
+use serde_json::json;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tasks::get_tasks;
+
+/// What the loop needs for an answer.
+pub struct Api {
+    pub data: Data,
+    pub strict: bool,
+    /// Where uploaded files are kept, if they are.
+    pub reports: Option<Reports>,
+    /// For the endpoints that a 404 lists, e.g. `https://localhost:5000`.
+    pub url: String,
+}
+
+impl Api {
+    /// Answers for as long as the program runs.
+    pub fn serve(&self, bridge: &Bridge) {
+        let requests: &tiny_http::Server = &bridge.server;
+        loop {
+            // The error is at most that of the closed listener (bridge.rs).
+            let Ok(line) = stay_awake(|| requests.try_recv().transpose()).unwrap_or_else(|| requests.recv()) else {
+                continue;
+            };
+            let Some(Asked { mut request, answered }) = bridge.take(&line) else { continue };
+            let reply = catch_unwind(AssertUnwindSafe(|| self.answer(&mut request))).unwrap_or_else(|_| {
+                Reply::error(500, "the server made a mistake over this request; standard error says where")
+            });
+            // The reply goes straight to the thread that waits for it, and nothing over the connection.
+            drop(line.into_writer());
+            answered.send((request, reply)).ok();
+        }
+    }
+
+    fn route(&self, request: &mut Request) -> Result<Reply, String> {
+        let (method, path) = (request.method.clone(), request.path());
+        match (method.as_str(), path.as_str()) {
+            ("GET" | "HEAD", TASKS) => get_tasks(&self.data),
+            ("GET" | "HEAD", DOWNLOAD) => download_tools(request, &self.data),
+            ("POST", REPORT) => upload_report(request, &self.data, self.reports.as_ref()),
+            ("OPTIONS", TASKS | DOWNLOAD) => Ok(Reply::empty(200).with("Allow", READING)),
+            ("OPTIONS", REPORT) => Ok(Reply::empty(200).with("Allow", WRITING)),
+            (_, TASKS | DOWNLOAD) => Ok(wrong_method(&method, READING)),
+            (_, REPORT) => Ok(wrong_method(&method, WRITING)),
+            ("CONNECT", _) => Ok(wrong_method(&method, "GET, HEAD, POST, OPTIONS")),
+            (_, path) => Ok(self.not_found(path)),
+        }
+    }
+
+    /// The reply of the handler, or the refusal of the first finding.
+    fn answer(&self, request: &mut Request) -> Reply {
+        let mut reply = self.route(request).unwrap_or_else(|sentence| Reply::error(500, sentence));
+        reply.notes.findings.extend(check_host(request));
+        match reply.notes.findings.first().filter(|_| self.strict && reply.status < 400).map(Reply::refusal) {
+            Some(refusal) => Reply { notes: Notes { error: refusal.notes.error, ..reply.notes }, ..refusal },
+            None => reply,
+        }
+    }
+
+    /// The error that lists what there is, with a hint where the path is nearly right.
+    fn not_found(&self, path: &str) -> Reply {
+        let shown = quoted(path.as_bytes());
+        let sentence = match nearly(path) {
+            Some((meant, how)) => format!("there is nothing at {shown}; did you mean {meant}, {how}?"),
+            None => format!("there is nothing at {shown}"),
+        };
+        let endpoints = [("GET", TASKS), ("GET", DOWNLOAD), ("POST", REPORT)];
+        let endpoints = endpoints.map(|(method, path)| format!("{method} {}{path}", self.url));
+        Reply::error_with(404, sentence, &[("endpoints", json!(endpoints))])
+    }
+}
+
+/// The endpoint that a wrong path was probably meant to be, and how that one is written.
+fn nearly(path: &str) -> Option<(&'static str, &'static str)> {
+    let words: Vec<String> = path.split('/').filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+    let plain = format!("/{}", words.join("/"));
+    let endpoints = [DOWNLOAD, REPORT, TASKS];
+    if let Some(meant) = endpoints.into_iter().find(|endpoint| *endpoint == plain) {
+        let how = if path != path.to_lowercase() {
+            "in lower case"
+        } else if path.ends_with('/') {
+            "without a slash at the end"
+        } else {
+            "with single slashes"
+        };
+        return Some((meant, how));
+    }
+    let meant = endpoints.into_iter().find(|endpoint| plain.ends_with(&endpoint[BASE.len()..]));
+    meant.map(|meant| (meant, "with the base path /xyz/api/cleaner"))
+}
+
+fn wrong_method(method: &str, allowed: &str) -> Reply {
+    let upper_case = method.to_uppercase();
+    let hint = if upper_case != method && allowed.contains(&upper_case) { "; methods are in upper case" } else { "" };
+    Reply::error(405, format!("{} is not allowed here, {allowed} are{hint}", quoted(method.as_bytes())))
+        .with("Allow", allowed)
+}
+
+/// RFC 9112, 3.2: HTTP/1.1 wants exactly one Host, and a valid one.
+fn check_host(request: &Request) -> Option<Finding> {
+    let hosts: Vec<&[u8]> = request.headers("Host").collect();
+    let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte);
+    let (sentence, received) = match hosts.as_slice() {
+        [] if request.minor_version == 0 => return None,
+        [] => ("the request has no Host header, which HTTP/1.1 demands".to_owned(), "no Host".to_owned()),
+        [host] if host.iter().all(is_host) => return None,
+        [host] => (format!("the Host {} is not a name or address with a port", quoted(host)), to_text(host)),
+        hosts => (format!("the request has {} Host headers", hosts.len()), to_text(&hosts.join(&b", "[..]))),
+    };
+    Some(Finding::new(400, sentence, "one Host header, such as localhost:5000", &received))
+}
+
+const READING: &str = "GET, HEAD, OPTIONS";
+const WRITING: &str = "POST, OPTIONS";

@@ -1,0 +1,271 @@
+//! The client's side: accepts connections, one thread for each; does the TLS handshake or says why it failed; reads one
+//! whole request at a time, has the loop answer it, and sends the answer. All limits are here. Knows nothing of tasks and
+//! reports.
+
+mod answer;
+mod body;
+pub mod certificate;
+mod http1;
+pub mod listen;
+pub mod tls;
+
+use crate::bridge::Bridge;
+use crate::journal::Journal;
+use crate::message::{Exchange, Reply, Request};
+use crate::text::{Failure, quoted};
+use answer::{After, Sent, send};
+use http1::{Framing, Refusal};
+use std::io::{self, BufReader, ErrorKind, Seek, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::SpooledTempFile;
+use tls::{Limit, Socket, Stream, TLS_HANDSHAKE, Tls};
+
+pub struct Front {
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
+    /// For what is said to people, e.g. `https://localhost:5000`.
+    pub url: String,
+    /// How long a client may be silent.
+    pub timeout: Duration,
+    pub max_upload_bytes: u64,
+    pub bridge: &'static Bridge,
+    pub journal: Journal,
+    pub traffic: Traffic,
+}
+
+/// What is going on right now.
+#[derive(Default)]
+pub struct Traffic {
+    connections: Arc<()>,
+    requests: Arc<()>,
+    seen_requests: AtomicU64,
+    is_stopping: AtomicBool,
+}
+
+impl Front {
+    /// Accepts connections for as long as the program runs.
+    pub fn start(&'static self, listeners: Vec<TcpListener>) -> Result<(), Failure> {
+        for listener in listeners {
+            let thread = thread::Builder::new().name("accept".to_owned());
+            thread.spawn(move || self.accept_all(&listener)).map_err(Failure::no_thread)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no request is being answered, but not long for slow clients; new ones are refused. Returns how many
+    /// are still on their way.
+    pub fn finish(&self) -> usize {
+        let traffic = &self.traffic;
+        traffic.is_stopping.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + FINISH_LIMIT;
+        while count(&traffic.requests) > 0 && Instant::now() < deadline {
+            thread::sleep(FINISH_LOOK);
+        }
+        count(&traffic.requests)
+    }
+
+    fn accept_all(&'static self, listener: &TcpListener) {
+        let mut last_failure: Option<Instant> = None;
+        loop {
+            match listener.accept() {
+                Ok((stream, client)) => self.admit(stream, client),
+                // The client was gone before it could be accepted.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if last_failure.is_none_or(|last| last.elapsed() > ACCEPT_QUIET) {
+                        self.journal.warn(&format!("cannot accept connections: {error}; trying again until it works"));
+                    }
+                    last_failure = Some(Instant::now());
+                    thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Gives the connection a thread. One too many still gets one, to be told so; a flood of them does not.
+    fn admit(&'static self, stream: TcpStream, client: SocketAddr) {
+        let token = Arc::clone(&self.traffic.connections);
+        let connections = count(&token);
+        if connections > MAX_CONNECTIONS + MAX_REFUSED_CONNECTIONS {
+            return self.journal.connection(client, "closed at once: there are far too many connections");
+        }
+        let serve = move || {
+            let _token = token;
+            let is_crowded = connections > MAX_CONNECTIONS;
+            let served = catch_unwind(AssertUnwindSafe(|| self.serve(stream, client, is_crowded)));
+            let made_mistake = |_| Err("the server made a mistake over this connection and closed it".to_owned());
+            if let Err(sentence) = served.unwrap_or_else(made_mistake) {
+                self.journal.connection(client, &sentence);
+            }
+        };
+        let thread = thread::Builder::new().name(format!("client {client}")).stack_size(STACK_BYTES);
+        if let Err(error) = thread.spawn(serve) {
+            self.journal.connection(client, &format!("closed at once: cannot start a thread for it: {error}"));
+        }
+    }
+
+    /// One connection, from the first byte to the last. The error says why it came to no request.
+    fn serve(&self, stream: TcpStream, client: SocketAddr, is_crowded: bool) -> Result<(), String> {
+        let timeout = if is_crowded { self.timeout.min(CROWDED_TIMEOUT) } else { self.timeout };
+        let mut socket = Socket::new(stream, timeout).map_err(|error| format!("the connection broke: {error}"))?;
+        let first = socket.peek()?;
+        let stream = match (&self.tls, first[0]) {
+            (Some(tls), TLS_HANDSHAKE) => tls.shake_hands(socket)?,
+            (Some(_), _) => return Err(self.refuse_plain(socket, &first)),
+            (None, TLS_HANDSHAKE) => {
+                return Err(format!("closed: it speaks TLS, but this port speaks plain HTTP: use {}", self.url));
+            }
+            (None, _) => Stream::Plain(socket),
+        };
+        let mut input = BufReader::with_capacity(BUFFER_BYTES, stream);
+        let mut is_first = true;
+        loop {
+            input.get_mut().limit(Limit::Start);
+            let head = http1::read_head(&mut input);
+            input.get_mut().limit(Limit::Silence);
+            let after = match head.transpose() {
+                None => break,
+                Some(head) => self.exchange(&mut input, client, head, is_crowded),
+            };
+            is_first = false;
+            match after {
+                Some(After::KeepAlive { .. }) => {}
+                Some(After::Close) => break,
+                None => return Ok(()),
+            }
+        }
+        input.into_inner().close(timeout);
+        if is_first { Err(tls::no_request(self.tls.as_ref())) } else { Ok(()) }
+    }
+
+    /// Answers a client that speaks no TLS where it should, if it is at least HTTP. Returns what is to be told.
+    fn refuse_plain(&self, socket: Socket, first: &[u8]) -> String {
+        let mut input = BufReader::new(Stream::Plain(socket));
+        let request = http1::read_head(&mut input).ok().flatten();
+        let looks_like_http = memchr::memmem::find(first, b" /").is_some();
+        if request.is_none() && !looks_like_http {
+            return format!("closed: what it sent is neither TLS nor HTTP; it begins {}", quoted(first));
+        }
+        let target = request.as_ref().map_or("/", Request::origin_form);
+        let path = if target.starts_with('/') { target } else { "/" };
+        let sentence = format!("this port speaks HTTPS: use {}{path}", self.url);
+        let mut reply = Reply::error(400, sentence.clone());
+        let is_head = request.is_some_and(|request| request.method == "HEAD");
+        if let Some(trouble) = send(input.get_mut(), &mut reply, is_head, After::Close).trouble {
+            return format!("{sentence} ({trouble})");
+        }
+        input.into_inner().close(CROWDED_TIMEOUT);
+        sentence
+    }
+
+    /// One request: its answer, and its event. `None`: the client takes nothing more, or is gone.
+    fn exchange(
+        &self,
+        input: &mut BufReader<Stream>,
+        client: SocketAddr,
+        head: Result<Request, Refusal>,
+        is_crowded: bool,
+    ) -> Option<After> {
+        let started = Instant::now();
+        let _token = Arc::clone(&self.traffic.requests);
+        let number = self.traffic.seen_requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let (request, answered) = match head {
+            Err(refusal) => (None, Err(refusal)),
+            Ok(request) => {
+                let (request, answered) = self.answer(input, request, is_crowded);
+                (Some(request), answered)
+            }
+        };
+        let after = match &request {
+            Some(request) if answered.is_ok() && http1::keeps_alive(request) => {
+                After::KeepAlive { is_said: request.minor_version == 0 }
+            }
+            _ => After::Close,
+        };
+        let mut reply = answered.unwrap_or_else(|Refusal { status, sentence }| Reply::error(status, sentence));
+        let is_head = request.as_ref().is_some_and(|request| request.method == "HEAD");
+        let Sent { body_bytes, trouble } = send(input.get_mut(), &mut reply, is_head, after);
+        let after = trouble.is_none().then_some(after);
+        self.journal.request(&Exchange {
+            client,
+            number,
+            request,
+            status: reply.status,
+            bytes_out: body_bytes,
+            duration: started.elapsed(),
+            undelivered: trouble,
+            notes: reply.notes,
+        });
+        after
+    }
+
+    /// Has a request answered, once it is whole.
+    fn answer(
+        &self,
+        input: &mut BufReader<Stream>,
+        mut request: Request,
+        is_crowded: bool,
+    ) -> (Request, Result<Reply, Refusal>) {
+        let read = if self.traffic.is_stopping.load(Ordering::Relaxed) {
+            Err(Refusal::new(503, "the server is stopping"))
+        } else if is_crowded {
+            Err(Refusal::new(503, CROWDED))
+        } else {
+            self.read_body(input, &mut request)
+        };
+        match read {
+            Err(refusal) => (request, Err(refusal)),
+            Ok(()) => {
+                let (request, reply) = self.bridge.ask(request);
+                (request, Ok(reply))
+            }
+        }
+    }
+
+    fn read_body(&self, input: &mut BufReader<Stream>, request: &mut Request) -> Result<(), Refusal> {
+        let framing = http1::framing(request, self.max_upload_bytes)?;
+        let expects_continue = http1::expects_continue(request)?;
+        if framing == Framing::Length(0) {
+            return Ok(());
+        }
+        if expects_continue && input.buffer().is_empty() {
+            // Where this fails the client is gone, and reading the body says so.
+            input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok();
+        }
+        let not_stored = |error: io::Error| body::not_stored(&error);
+        request.body = SpooledTempFile::new(MAX_MEMORY_BYTES);
+        let read = body::read_body(input, framing, self.max_upload_bytes, &mut request.body);
+        request.body_bytes = request.body.stream_position().map_err(not_stored)?;
+        read?;
+        request.body.rewind().map_err(not_stored)
+    }
+}
+
+/// How many clones there are of a token, of which each connection or request holds one.
+fn count(token: &Arc<()>) -> usize {
+    Arc::strong_count(token) - 1
+}
+
+const MAX_CONNECTIONS: usize = 512;
+/// So many more at a time are told that there are too many; a flood beyond that is closed without a word.
+const MAX_REFUSED_CONNECTIONS: usize = 128;
+const CROWDED: &str = "there are more than 512 connections; close those that are not used";
+/// For those who are refused anyway.
+const CROWDED_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long answers that are on their way at the end may take.
+const FINISH_LIMIT: Duration = Duration::from_secs(2);
+const FINISH_LOOK: Duration = Duration::from_millis(2);
+/// Between attempts to accept while descriptors are used up.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After so long without such a failure the next one is said again.
+const ACCEPT_QUIET: Duration = Duration::from_secs(60);
+/// Enough for rustls in a debug build.
+const STACK_BYTES: usize = 512 * 1024;
+const BUFFER_BYTES: usize = 16 * 1024;
+/// A larger body goes to a temporary file. 512 of these are 32 MiB.
+const MAX_MEMORY_BYTES: usize = 64 * 1024;

@@ -1,0 +1,108 @@
+//! Sends an answer at the client's own pace: head and beginning of the body together, so that a small one is one
+//! segment, and a file straight from the disk.
+
+use crate::message::{Body, Reply};
+use crate::text::grouped;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::time::SystemTime;
+
+/// What became of an answer.
+pub struct Sent {
+    /// Of the body, handed to the system.
+    pub body_bytes: u64,
+    /// Why that is not all.
+    pub trouble: Option<String>,
+}
+
+/// What follows an answer on its connection.
+#[derive(Clone, Copy, PartialEq)]
+pub enum After {
+    /// Another request; to a client of HTTP/1.0 that must be said.
+    KeepAlive {
+        is_said: bool,
+    },
+    Close,
+}
+
+/// `omits_body`: it is the answer to HEAD.
+pub fn send(stream: &mut impl Write, reply: &mut Reply, omits_body: bool, after: After) -> Sent {
+    let length = reply.body.length_bytes();
+    let mut buffer = head_bytes(reply, after);
+    let mut body_bytes = 0;
+    let outcome = match &mut reply.body {
+        _ if omits_body => stream.write_all(&buffer).map_err(Trouble::Client),
+        Body::Bytes(bytes) => copy(&mut bytes.as_slice(), length, &mut buffer, stream, &mut body_bytes),
+        Body::File { file, start_byte, .. } => file
+            .seek(SeekFrom::Start(*start_byte))
+            .map_err(Trouble::File)
+            .and_then(|_| copy(file, length, &mut buffer, stream, &mut body_bytes)),
+    };
+    let trouble = outcome.err().map(|trouble| {
+        let progress = format!("after {} of {} bytes", grouped(body_bytes), grouped(length));
+        match trouble {
+            Trouble::Client(error) if error.kind() == ErrorKind::TimedOut => {
+                format!("the client stopped reading {progress}")
+            }
+            Trouble::Client(_) => format!("the client closed the connection {progress}"),
+            Trouble::File(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                format!("the file became shorter while it was sent, {progress}")
+            }
+            Trouble::File(error) => format!("the file could not be read any more, {progress}: {error}"),
+        }
+    });
+    Sent { body_bytes, trouble }
+}
+
+/// On which side it went wrong.
+enum Trouble {
+    Client(io::Error),
+    File(io::Error),
+}
+
+/// Sends what is in the buffer, and so many bytes of the body behind it.
+fn copy(
+    body: &mut impl Read,
+    length: u64,
+    buffer: &mut Vec<u8>,
+    stream: &mut impl Write,
+    sent: &mut u64,
+) -> Result<(), Trouble> {
+    loop {
+        let before = buffer.len();
+        let wanted = (length - *sent).min(PIECE_BYTES) as usize;
+        buffer.resize(before + wanted, 0);
+        let count = body.read(&mut buffer[before..]).map_err(Trouble::File)?;
+        stream.write_all(&buffer[..before + count]).map_err(Trouble::Client)?;
+        *sent += count as u64;
+        if *sent == length {
+            return Ok(());
+        }
+        if count == 0 {
+            return Err(Trouble::File(ErrorKind::UnexpectedEof.into()));
+        }
+        buffer.clear();
+    }
+}
+
+fn head_bytes(reply: &Reply, after: After) -> Vec<u8> {
+    let status = tiny_http::StatusCode(reply.status);
+    let date = httpdate::HttpDate::from(SystemTime::now());
+    let mut head =
+        format!("HTTP/1.1 {} {}\r\nServer: {SERVER}\r\nDate: {date}\r\n", reply.status, status.default_reason_phrase());
+    for (name, value) in &reply.headers {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    // A 304 has no body, and its length would be that of the 200 (RFC 9110, 8.6).
+    if reply.status != 304 {
+        head.push_str(&format!("Content-Length: {}\r\n", reply.body.length_bytes()));
+    }
+    head.push_str(match after {
+        After::KeepAlive { is_said: false } => "\r\n",
+        After::KeepAlive { is_said: true } => "Connection: keep-alive\r\n\r\n",
+        After::Close => "Connection: close\r\n\r\n",
+    });
+    head.into_bytes()
+}
+
+const PIECE_BYTES: u64 = 32 * 1024;
+const SERVER: &str = concat!("cleaner-test-server/", env!("CARGO_PKG_VERSION"));

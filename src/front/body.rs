@@ -1,0 +1,116 @@
+//! The body of an HTTP/1 request, read by the framing that its head declares.
+
+use super::http1::{Framing, MAX_HEAD_BYTES, Refusal};
+use crate::text::{grouped, in_bytes, quoted};
+use std::io::{self, BufRead, ErrorKind, Write};
+
+/// Reads the whole body into `sink`. Broken off with a refusal beyond `max_bytes`.
+pub fn read_body(
+    input: &mut impl BufRead,
+    framing: Framing,
+    max_bytes: u64,
+    sink: &mut impl Write,
+) -> Result<(), Refusal> {
+    match framing {
+        Framing::Length(length) => {
+            copy(input, length, sink, |received| format!("{} of {}", grouped(received), in_bytes(length)))
+        }
+        Framing::Chunked => read_chunks(input, max_bytes, sink),
+    }
+}
+
+/// RFC 9112, 7.1. Chunk extensions and trailers are skipped.
+fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) -> Result<(), Refusal> {
+    let mut total = 0;
+    loop {
+        let line = read_chunk_line(input, total, "the size of a chunk")?;
+        let size = match httparse::parse_chunk_size(&line) {
+            // httparse takes no digits at all for zero.
+            Ok(httparse::Status::Complete((_, size))) if line[0].is_ascii_hexdigit() => size,
+            _ => {
+                let shown = quoted(line.trim_ascii_end());
+                return Err(Refusal::bad(format!("{shown} is not the size of a chunk, which is a hexadecimal number")));
+            }
+        };
+        if size == 0 {
+            break;
+        }
+        if size > max_bytes - total {
+            return Err(Refusal::too_large(
+                &format!("more than {}", grouped(total.saturating_add(size) - 1)),
+                max_bytes,
+            ));
+        }
+        copy(input, size, sink, |received| format!("{}, in the middle of a chunk,", in_bytes(total + received)))?;
+        total += size;
+        if read_chunk_line(input, total, "the end of a chunk")? != b"\r\n" {
+            return Err(Refusal::bad(format!("a chunk is longer than its size, {}, says", in_bytes(size))));
+        }
+    }
+    let mut trailer_bytes = 0;
+    loop {
+        let line = read_chunk_line(input, total, "a trailer")?;
+        trailer_bytes += line.len();
+        if line == b"\r\n" {
+            return Ok(());
+        }
+        if trailer_bytes > MAX_HEAD_BYTES {
+            return Err(Refusal::bad(format!("the trailers are longer than {}", in_bytes(MAX_HEAD_BYTES as u64))));
+        }
+    }
+}
+
+fn read_chunk_line(input: &mut impl BufRead, received: u64, what: &str) -> Result<Vec<u8>, Refusal> {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        let available = next(input, || format!("{}, before {what},", in_bytes(received)))?;
+        let end = memchr::memchr(b'\n', available).map_or(available.len(), |at| at + 1);
+        line.extend_from_slice(&available[..end]);
+        input.consume(end);
+        if line.len() > MAX_CHUNK_LINE_BYTES {
+            return Err(Refusal::bad(format!("{what} takes more than {}", in_bytes(MAX_CHUNK_LINE_BYTES as u64))));
+        }
+    }
+    match line.ends_with(b"\r\n") {
+        true => Ok(line),
+        false => Err(Refusal::bad(format!("the line with {what} ends with LF alone, where HTTP wants CR LF"))),
+    }
+}
+
+/// Copies so many bytes of a body. `progress` words how many of all have come, where it ends too early.
+fn copy(
+    input: &mut impl BufRead,
+    length: u64,
+    sink: &mut impl Write,
+    progress: impl Fn(u64) -> String,
+) -> Result<(), Refusal> {
+    let mut received = 0;
+    while received < length {
+        let available = next(input, || progress(received))?;
+        let piece = available.len().min(usize::try_from(length - received).unwrap_or(usize::MAX));
+        sink.write_all(&available[..piece]).map_err(|error| not_stored(&error))?;
+        input.consume(piece);
+        received += piece as u64;
+    }
+    Ok(())
+}
+
+/// The bytes that come next, at least one. `received` words how many have come, where the body ends too early.
+fn next(input: &mut impl BufRead, received: impl FnOnce() -> String) -> Result<&[u8], Refusal> {
+    match input.fill_buf() {
+        Ok([]) => Err(Refusal::bad(format!("the client closed the connection after {} of the body", received()))),
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == ErrorKind::TimedOut => {
+            Err(Refusal::new(408, format!("the client fell silent after {} of the body", received())))
+        }
+        Err(_) => Err(Refusal::bad(format!("the connection broke after {} of the body", received()))),
+    }
+}
+
+/// A full disk, mostly.
+pub fn not_stored(error: &io::Error) -> Refusal {
+    Refusal::new(507, format!("cannot store the body in {}: {error}", std::env::temp_dir().display()))
+}
+
+/// A size is 16 digits at the most; the rest are extensions, which nobody uses.
+const MAX_CHUNK_LINE_BYTES: usize = 4 * 1024;

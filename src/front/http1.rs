@@ -1,0 +1,246 @@
+//! The head of an HTTP/1 request: read from bytes, checked, and what it says of the connection and the body. Whatever
+//! is refused is refused with a sentence that names the thing. The rules are those of RFC 9112; where that leaves a
+//! choice, the stricter one is taken.
+
+use crate::message::Request;
+use crate::text::{grouped, in_bytes, quoted};
+use percent_encoding::AsciiSet;
+use std::io::{BufRead, ErrorKind};
+use tempfile::SpooledTempFile;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// In bytes; zero where the head declares no body.
+    Length(u64),
+    Chunked,
+}
+
+/// Why a request cannot be accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    pub status: u16,
+    pub sentence: String,
+}
+
+impl Refusal {
+    pub fn new(status: u16, sentence: impl Into<String>) -> Refusal {
+        Refusal { status, sentence: sentence.into() }
+    }
+
+    pub fn bad(sentence: impl Into<String>) -> Refusal {
+        Refusal::new(400, sentence)
+    }
+
+    pub fn too_large(size: &str, max_bytes: u64) -> Refusal {
+        let limit = in_bytes(max_bytes);
+        Refusal::new(413, format!("the body has {size} bytes; the limit is {limit} (see --max-upload)"))
+    }
+}
+
+/// Reads a head. `None`: the client closed, or was silent for the time allowed, before its first byte.
+pub fn read_head(input: &mut impl BufRead) -> Result<Option<Request>, Refusal> {
+    let mut bytes = Vec::new();
+    loop {
+        let available = match input.fill_buf() {
+            Ok([]) | Err(_) if bytes.is_empty() => return Ok(None),
+            Ok([]) => return Err(Refusal::bad("the client closed the connection in the middle of the head")),
+            Ok(available) => available,
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                let seen = in_bytes(bytes.len() as u64);
+                let sentence = format!("the head did not end in time: {seen} came, but not the empty line");
+                return Err(Refusal::new(408, sentence));
+            }
+            Err(error) => return Err(Refusal::bad(format!("the connection broke in the middle of the head: {error}"))),
+        };
+        if bytes.is_empty() && matches!(available[0], b'\r' | b'\n') {
+            // RFC 9112, 2.2: empty lines before a request are skipped.
+            input.consume(1);
+            continue;
+        }
+        let seen = bytes.len();
+        let wanted = available.len().min(MAX_HEAD_BYTES + 1 - seen);
+        bytes.reserve_exact(wanted);
+        bytes.extend_from_slice(&available[..wanted]);
+        let end = memchr::memmem::find(&bytes[seen.saturating_sub(3)..], b"\r\n\r\n");
+        let length = end.map_or(bytes.len(), |at| seen.saturating_sub(3) + at + 4);
+        bytes.truncate(length);
+        input.consume(length - seen);
+        if length > MAX_HEAD_BYTES {
+            return Err(too_long(&bytes));
+        }
+        // Looked at with every new line, so that a mistake is told as soon as it is made.
+        if (bytes[seen..].contains(&b'\n') || !is_token(&bytes[..1]))
+            && let Some(request) = parse(&bytes)?
+        {
+            return Ok(Some(request));
+        }
+    }
+}
+
+/// `None`: so far it is right, but more must come.
+fn parse(bytes: &[u8]) -> Result<Option<Request>, Refusal> {
+    let bare = memchr::memchr_iter(b'\n', bytes).find(|at| *at == 0 || bytes[at - 1] != b'\r');
+    if let Some(at) = bare {
+        let number = memchr::memchr_iter(b'\n', &bytes[..at]).count() + 1;
+        let line = bytes[..at].rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        return Err(malformed(number, line, 400, "ends with LF alone, where HTTP wants CR LF"));
+    }
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Refusal::new(431, format!("the request has more than {MAX_HEADERS} headers")));
+        }
+        Err(_) => return Err(explain(bytes)),
+    }
+    let (Some(method), Some(target), Some(minor_version)) = (request.method, request.path, request.version) else {
+        return Err(explain(bytes));
+    };
+    Ok(Some(Request {
+        method: method.to_owned(),
+        target: percent_encoding::percent_encode(target.as_bytes(), BEYOND_ASCII).to_string(),
+        minor_version,
+        headers: request.headers.iter().map(|header| (header.name.to_owned(), header.value.to_vec())).collect(),
+        body: SpooledTempFile::new(0),
+        body_bytes: 0,
+    }))
+}
+
+fn too_long(bytes: &[u8]) -> Refusal {
+    let limit = grouped(MAX_HEAD_BYTES as u64);
+    match memchr::memchr_iter(b'\n', bytes).count() {
+        0 => Refusal::new(414, format!("the request target is longer than {limit} bytes")),
+        lines => {
+            let last = bytes.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+            let sentence = format!("the head is longer than {limit} bytes; line {} begins {}", lines + 1, quoted(last));
+            Refusal::new(431, sentence)
+        }
+    }
+}
+
+/// Names the mistake in a head that httparse has refused, and its line: the first with which it refuses the lines so far.
+fn explain(bytes: &[u8]) -> Refusal {
+    let is_refused =
+        |end: &usize| httparse::Request::new(&mut [httparse::EMPTY_HEADER; MAX_HEADERS]).parse(&bytes[..*end]).is_err();
+    let ends = memchr::memchr_iter(b'\n', bytes).map(|at| at + 1).chain([bytes.len()]);
+    let Some((index, end)) = ends.enumerate().find(|(_, end)| is_refused(end)) else {
+        return Refusal::bad(format!("the head is malformed; it begins {}", quoted(bytes)));
+    };
+    let line = bytes[..end]
+        .strip_suffix(b"\n")
+        .unwrap_or(&bytes[..end])
+        .rsplit(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let control = line.iter().find(|byte| byte.is_ascii_control() && **byte != b'\t');
+    let (status, mistake) = match (control, index) {
+        (Some(0), _) => (400, "holds a NUL"),
+        (Some(b'\r'), _) => (400, "holds a CR that no LF follows"),
+        (Some(byte), _) => (400, &*format!("holds the control character 0x{byte:02x}")),
+        (None, 0) => request_line_mistake(line),
+        (None, _) => (400, header_mistake(line)),
+    };
+    malformed(index + 1, line, status, mistake)
+}
+
+fn request_line_mistake(line: &[u8]) -> (u16, &'static str) {
+    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    match words.as_slice() {
+        [_, _] => (400, "names no HTTP version, and HTTP/0.9 is not spoken"),
+        [_, _, b"HTTP/2" | b"HTTP/2.0" | b"HTTP/3" | b"HTTP/3.0"] => {
+            (505, "asks for a version of HTTP that is not spoken; HTTP/1.1 is")
+        }
+        [_, target, b"HTTP/1.0" | b"HTTP/1.1"] if str::from_utf8(target).is_err() => {
+            (400, "has a target that is neither ASCII nor UTF-8; percent-encode it")
+        }
+        [method, target, _] if is_token(method) && !target.is_empty() => {
+            (400, "names an HTTP version that does not exist or is not spoken; HTTP/1.1 is")
+        }
+        _ => (400, "is not a method, a target and HTTP/1.1, with one space between them"),
+    }
+}
+
+fn header_mistake(line: &[u8]) -> &'static str {
+    match line.iter().position(|byte| *byte == b':').map(|colon| &line[..colon]) {
+        _ if line.starts_with(b" ") || line.starts_with(b"\t") => {
+            "begins with a space, which folds it into the line before; that is not allowed any more"
+        }
+        None => "is a header without a colon",
+        Some([]) => "is a header without a name",
+        Some([.., b' ' | b'\t']) => "has a space before the colon",
+        Some(_) => "has a character in the header's name that must not be there",
+    }
+}
+
+fn malformed(number: usize, line: &[u8], status: u16, mistake: &str) -> Refusal {
+    Refusal::new(status, format!("line {number} of the request {mistake}: {}", quoted(line)))
+}
+
+/// RFC 9110, 5.6.2.
+fn is_token(bytes: &[u8]) -> bool {
+    let is_token_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(is_token_byte)
+}
+
+/// Whether the client would send another request on this connection.
+pub fn keeps_alive(request: &Request) -> bool {
+    let mut words = request.headers("Connection").flat_map(|value| value.split(|byte| *byte == b','));
+    let mut lists = |word: &[u8]| words.any(|own| own.trim_ascii().eq_ignore_ascii_case(word));
+    if request.minor_version == 0 { lists(b"keep-alive") } else { !lists(b"close") }
+}
+
+/// Whether the client waits for a word before it sends the body.
+pub fn expects_continue(request: &Request) -> Result<bool, Refusal> {
+    match request.headers("Expect").next().filter(|_| request.minor_version > 0) {
+        None => Ok(false),
+        Some(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        Some(value) => {
+            let sentence = format!("the only Expect that is understood is 100-continue, not {}", quoted(value));
+            Err(Refusal::new(417, sentence))
+        }
+    }
+}
+
+/// RFC 9112, 6.3. Everything that two readers of the same bytes could understand differently is refused, and so is
+/// a body that is declared longer than the limit.
+pub fn framing(request: &Request, max_body_bytes: u64) -> Result<Framing, Refusal> {
+    let lengths: Vec<&[u8]> = request.headers("Content-Length").collect();
+    let encodings: Vec<&[u8]> = request.headers("Transfer-Encoding").collect();
+    match (lengths.as_slice(), encodings.as_slice()) {
+        ([], []) => Ok(Framing::Length(0)),
+        ([length], []) => content_length(length, max_body_bytes).map(Framing::Length),
+        ([first, second, ..], []) => {
+            Err(Refusal::bad(format!("Content-Length is there twice: {} and {}", quoted(first), quoted(second))))
+        }
+        ([], _) if request.minor_version == 0 => {
+            Err(Refusal::bad("the request has a Transfer-Encoding, which HTTP/1.0 does not know"))
+        }
+        ([], [encoding]) if encoding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        ([], encodings) => {
+            let encoding = quoted(&encodings.join(&b", "[..]));
+            let sentence = format!("the only Transfer-Encoding that is understood is chunked, not {encoding}");
+            Err(Refusal::new(501, sentence))
+        }
+        _ => Err(Refusal::bad("the request has both Content-Length and Transfer-Encoding; send one of them")),
+    }
+}
+
+fn content_length(value: &[u8], max_body_bytes: u64) -> Result<u64, Refusal> {
+    let digits = str::from_utf8(value).unwrap_or_default();
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Refusal::bad(format!("Content-Length is {}, which is not a number of bytes", quoted(value))));
+    }
+    match digits.parse() {
+        Ok(bytes) if bytes > max_body_bytes => Err(Refusal::too_large(&grouped(bytes), max_body_bytes)),
+        Ok(bytes) => Ok(bytes),
+        Err(_) => Err(Refusal::bad(format!("Content-Length is {}, which is more than 64 bits hold", quoted(value)))),
+    }
+}
+
+/// Enough for any cookie; what nginx and Apache allow lies between 8 and 32 KiB.
+pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+pub const MAX_HEADERS: usize = 100;
+const BEYOND_ASCII: &AsciiSet = &AsciiSet::EMPTY;

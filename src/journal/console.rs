@@ -1,0 +1,104 @@
+//! Every word that is printed. What goes to standard output waits in a bounded queue for a thread that prints it: a full
+//! pipe, or a Windows console that a mouse selection has frozen, holds up the printing and never the serving.
+
+use crate::text::{Failure, counted};
+use std::fmt::Display;
+#[cfg(windows)]
+use std::io::IsTerminal;
+use std::io::{self, Write};
+use std::iter;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+pub struct Console {
+    /// `None`: closed. The receiver hears nothing but the end of the printing thread.
+    queue: Mutex<Option<(Sender<String>, Receiver<()>)>>,
+    waiting: Arc<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: AtomicUsize,
+    lost_lines: AtomicU64,
+}
+
+impl Console {
+    /// Starts the printing thread.
+    pub fn open() -> Result<Console, Failure> {
+        let (sender, texts) = channel();
+        let (printing, ended) = channel();
+        let waiting = Arc::<Waiting>::default();
+        let console = Console { queue: Mutex::new(Some((sender, ended))), waiting: Arc::clone(&waiting) };
+        let print_all = move || {
+            let _until_the_end: Sender<()> = printing;
+            while let Ok(first) = texts.recv() {
+                // Many lines at once cost as little as one, and nobody reads faster.
+                thread::sleep(COLLECT);
+                let mut text: String = iter::once(first).chain(texts.try_iter()).collect();
+                waiting.bytes.fetch_sub(text.len(), Ordering::Relaxed);
+                match waiting.lost_lines.swap(0, Ordering::Relaxed) {
+                    0 => {}
+                    lost => {
+                        let lost = counted(lost, "line");
+                        text.push_str(&format!("({lost} lost here: what reads this output was too slow)\n"));
+                    }
+                }
+                // A closed standard output is no reason to stop serving; nobody is there to be told.
+                io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).ok();
+            }
+        };
+        thread::Builder::new().name("console".to_owned()).spawn(print_all).map_err(Failure::no_thread)?;
+        Ok(console)
+    }
+
+    /// Queues one line or several; where the queue is full, they are counted instead.
+    pub fn print(&self, lines: &str) {
+        let queue = self.queue();
+        let Some((sender, _)) = &*queue else { return };
+        let text = format!("{lines}\n");
+        if self.waiting.bytes.load(Ordering::Relaxed) + text.len() > QUEUE_BYTES {
+            self.waiting.lost_lines.fetch_add(text.lines().count() as u64, Ordering::Relaxed);
+            return;
+        }
+        self.waiting.bytes.fetch_add(text.len(), Ordering::Relaxed);
+        // The printing thread ends only when this sender is dropped.
+        sender.send(text).ok();
+    }
+
+    /// Waits until all is printed, but not for a reader that does not read. Nothing is printed any more then.
+    pub fn close(&self) {
+        let Some((sender, ended)) = self.queue().take() else { return };
+        drop(sender);
+        ended.recv_timeout(CLOSING_LIMIT).ok();
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Option<(Sender<String>, Receiver<()>)>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says on standard error why the program ends. It ends either way, so a closed standard error is no further failure.
+pub fn print_failure(failure: &dyn Display) {
+    writeln!(io::stderr(), "{failure}").ok();
+    // A window that Windows has opened for this program alone, as for a double-click, closes with it. There the message
+    // stays until it is read; never in a shell, and never where another program has started this one and reads along.
+    #[cfg(windows)]
+    if wexit::has_own_console() && io::stdin().is_terminal() && io::stderr().is_terminal() {
+        write!(io::stderr(), "\nPress Enter to close this window.").ok();
+        io::stdin().read_line(&mut String::new()).ok();
+    }
+}
+
+/// For --help, --version and --write-data, whose output is all that they are for.
+pub fn print_now(text: &str) {
+    writeln!(io::stdout(), "{text}").ok();
+}
+
+/// Some five thousand lines.
+const QUEUE_BYTES: usize = 512 * 1024;
+const COLLECT: Duration = Duration::from_millis(5);
+/// Together with the two seconds of `Front::finish` less than the five that Windows gives when the window is closed.
+const CLOSING_LIMIT: Duration = Duration::from_secs(2);

@@ -1,0 +1,217 @@
+//! What travels between the rooms: a `Request` on its way in, a `Reply` on its way out with the notes for the journal,
+//! and the three steps that a client is to do. Knows no sockets, no TLS and no tiny_http.
+
+use crate::text::to_text;
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::SpooledTempFile;
+
+/// One whole request.
+#[derive(Debug)]
+pub struct Request {
+    pub method: String,
+    /// As sent; bytes beyond ASCII are percent-encoded.
+    pub target: String,
+    /// The 0 of HTTP/1.0 or the 1 of HTTP/1.1.
+    pub minor_version: u8,
+    /// As sent, in their order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// To be read from its beginning.
+    pub body: SpooledTempFile,
+    /// So many have come.
+    pub body_bytes: u64,
+}
+
+impl Request {
+    /// The values of all headers of that name.
+    pub fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.headers.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
+    }
+
+    /// The value of the first header of that name, as text.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.headers(name).next().map(to_text)
+    }
+
+    /// The target without the scheme and host that clients of a proxy put before it (RFC 9112, 3.2.2).
+    pub fn origin_form(&self) -> &str {
+        let target = self.target.as_str();
+        let before_query = target.split(['?', '#']).next().unwrap_or_default();
+        match before_query.find("://").filter(|at| !before_query[..*at].contains('/')) {
+            Some(at) => target[at + 3..].find(['/', '?', '#']).map_or("/", |end| &target[at + 3 + end..]),
+            None => target,
+        }
+    }
+
+    /// The path as Flask sees it: percent codes are decoded, and several slashes at the beginning count as one.
+    pub fn path(&self) -> String {
+        let path = self.origin_form().split(['?', '#']).next().unwrap_or_default();
+        let path = percent_decode_str(path).decode_utf8_lossy();
+        if path.starts_with('/') { format!("/{}", path.trim_start_matches('/')) } else { path.into_owned() }
+    }
+
+    /// The first `id` of the query.
+    pub fn id(&self) -> Option<String> {
+        let query = self.origin_form().split('#').next()?.split_once('?')?.1;
+        let decoded = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.find(|(name, _)| decoded(name) == "id").map(|(_, value)| decoded(value))
+    }
+
+    /// `None`: it is none of the three things that a client is to do.
+    pub fn step(&self) -> Option<Step> {
+        match (self.method.as_str(), self.path().as_str()) {
+            ("GET", TASKS) => Some(Step::Tasks),
+            ("GET", DOWNLOAD) => Some(Step::Download),
+            ("POST", REPORT) => Some(Step::Report),
+            _ => None,
+        }
+    }
+}
+
+/// The three things that a client is to do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    Tasks,
+    Download,
+    Report,
+}
+
+pub const BASE: &str = "/xyz/api/cleaner";
+pub const TASKS: &str = "/xyz/api/cleaner/tasks";
+pub const DOWNLOAD: &str = "/xyz/api/cleaner/tasks/download";
+pub const REPORT: &str = "/xyz/api/cleaner/tasks/report";
+
+/// An answer to one request.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Body,
+    pub notes: Notes,
+}
+
+#[derive(Debug)]
+pub enum Body {
+    Bytes(Vec<u8>),
+    /// A piece of a file, sent straight from it by the thread of the client's connection.
+    File {
+        file: File,
+        start_byte: u64,
+        length_bytes: u64,
+    },
+}
+
+impl Body {
+    pub fn length_bytes(&self) -> u64 {
+        match self {
+            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::File { length_bytes, .. } => *length_bytes,
+        }
+    }
+}
+
+/// What the journal is to know of a request beside its reply.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// The sentence of an error reply, the same as in its body.
+    pub error: Option<String>,
+    pub findings: Vec<Finding>,
+    pub parts: Vec<Part>,
+}
+
+/// What a strict server would refuse, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    pub status: u16,
+    pub sentence: String,
+    pub expected: String,
+    pub received: String,
+}
+
+impl Finding {
+    pub fn new(status: u16, sentence: impl Into<String>, expected: &str, received: &str) -> Finding {
+        Finding { status, sentence: sentence.into(), expected: expected.to_owned(), received: received.to_owned() }
+    }
+}
+
+/// One part of an uploaded report.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Part {
+    pub field: String,
+    pub file_name: Option<String>,
+    pub content_type: Option<String>,
+    pub size_bytes: u64,
+    /// Lower-case hexadecimal.
+    pub sha256: String,
+    /// The beginning of a text field.
+    pub value: Option<String>,
+    /// Where the file has been kept.
+    pub saved: Option<PathBuf>,
+}
+
+impl Reply {
+    pub fn new(status: u16, body: Body) -> Reply {
+        Reply { status, headers: Vec::new(), body, notes: Notes::default() }
+    }
+
+    pub fn json(status: u16, bytes: Vec<u8>) -> Reply {
+        Reply::new(status, Body::Bytes(bytes)).with("Content-Type", "application/json")
+    }
+
+    pub fn empty(status: u16) -> Reply {
+        Reply::new(status, Body::Bytes(Vec::new()))
+    }
+
+    /// An error as JSON. The journal gets the same sentence.
+    pub fn error(status: u16, sentence: impl Into<String>) -> Reply {
+        Reply::error_with(status, sentence, &[])
+    }
+
+    /// The same, with more members.
+    pub fn error_with(status: u16, sentence: impl Into<String>, more: &[(&str, Value)]) -> Reply {
+        let sentence = sentence.into();
+        let members = [&[("error", json!(sentence))], more].concat();
+        let mut reply = Reply::json(status, (json_object(&members) + "\n").into_bytes());
+        reply.notes.error = Some(sentence);
+        reply
+    }
+
+    /// The refusal that --strict makes of a finding.
+    pub fn refusal(finding: &Finding) -> Reply {
+        let Finding { status, sentence, expected, received } = finding;
+        Reply::error_with(*status, sentence, &[("expected", json!(expected)), ("received", json!(received))])
+    }
+
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Reply {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+}
+
+/// What became of a request, for the journal.
+#[derive(Debug)]
+pub struct Exchange {
+    pub client: SocketAddr,
+    /// Counted from 1.
+    pub number: u64,
+    /// `None`: it was too malformed to be read.
+    pub request: Option<Request>,
+    pub status: u16,
+    /// Of the body.
+    pub bytes_out: u64,
+    pub duration: Duration,
+    /// Why the client did not get all of the answer, if so.
+    pub undelivered: Option<String>,
+    pub notes: Notes,
+}
+
+/// A JSON object on one line, its members in the order given (serde_json would sort them).
+pub fn json_object(members: &[(&str, Value)]) -> String {
+    let members: Vec<String> = members.iter().map(|(name, value)| format!("{}: {value}", json!(name))).collect();
+    format!("{{{}}}", members.join(", "))
+}
