@@ -136,7 +136,8 @@ fn imports(source: &Path, file: &str) -> BTreeSet<String> {
         let path = match words.as_slice() {
             ["crate", rest @ ..] => rest.join("/"),
             ["super", rest @ ..] => format!("{}/{}", file.split('/').next()?, rest.join("/")),
-            own => format!("{file}/{}", own.join("/")),
+            [own, ..] if exists(&format!("{file}/{own}")) => format!("{file}/{own}"),
+            _ => return None,
         };
         // What is named is a file, or something in it.
         let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
