@@ -6,26 +6,35 @@
     reason = "a test ends at the first surprise, and says aloud when it is skipped"
 )]
 
-mod certificate;
-mod checklist;
 mod connection;
-mod data;
-mod download;
-mod findings;
 mod fixture;
 mod foreign;
-mod hostile;
 mod options;
-mod parts;
-mod per_task;
 mod process;
-mod protocol;
-mod random;
-mod record;
-mod report;
-mod routes;
 mod startup;
-mod stuck;
 mod support;
-mod tasks;
 mod tidy;
+
+mod front {
+    mod certificate;
+    mod hostile;
+    mod protocol;
+    mod random;
+    mod stuck;
+}
+
+mod api {
+    mod data;
+    mod download;
+    mod findings;
+    mod multipart;
+    mod per_task;
+    pub mod report;
+    mod routes;
+    mod tasks;
+}
+
+mod journal {
+    mod checklist;
+    mod record;
+}

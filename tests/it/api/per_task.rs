@@ -4,7 +4,7 @@ use std::fs;
 
 use tempfile::TempDir;
 
-use crate::report::{MULTIPART, form};
+use crate::api::report::{MULTIPART, form};
 use crate::support::{DOWNLOAD, REPORT, Server, built_in, data_folder, run, text};
 
 #[test]

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::api::report::{MULTIPART, form};
 use crate::foreign::sha256;
 use crate::process::Process;
-use crate::report::{MULTIPART, form};
 use crate::support::{DOWNLOAD, REPORT, Server, TASKS, command, data_folder, local, program, run, text};
 #[cfg(unix)]
 use crate::support::{is_skipped_under_wine, start_limited};

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::api::report::{MULTIPART, form};
 use crate::process::Finished;
-use crate::report::{MULTIPART, form};
 use crate::support::{DOWNLOAD, REPORT, Server, TASKS, command, program};
 
 #[cfg(unix)]

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
+use crate::api::report::MULTIPART;
 use crate::foreign::sha256;
-use crate::report::MULTIPART;
 use crate::support::{REPORT, Server};
 
 /// Who writes a head so, the head, and what it means: the field and the file name.

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::report::{MULTIPART, form};
+use crate::api::report::{MULTIPART, form};
 use crate::support::{DOWNLOAD, REPORT, Server, TASKS, built_in, data_folder, text};
 
 struct Mistake {
