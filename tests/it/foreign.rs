@@ -8,14 +8,13 @@ use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{self, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ring::digest;
 use tempfile::TempDir;
 
-use crate::process::{Finished, Process, command, program};
-use crate::support::{DOWNLOAD, REPORT, Server, TASKS, built_in};
+use crate::process::{Finished, Process, command};
+use crate::support::{DOWNLOAD, REPORT, Server, TASKS, built_in, program_alone, sha256};
 
 #[test]
 fn curl_does_the_three_steps() {
@@ -104,7 +103,7 @@ pub fn python() -> String {
 /// Neither the server nor the client is started in the repository, and the executable is alone in its folder.
 fn does_the_three_steps(client: Option<Client>) {
     let Some(client) = client else { return };
-    let (_home, executable) = alone();
+    let (_home, executable) = program_alone();
     let folder = TempDir::new().expect("a folder to work in");
     let server = Server::launch(command(&executable).current_dir(folder.path()));
     let reports =
@@ -130,19 +129,6 @@ fn does_the_three_steps(client: Option<Client>) {
         let end = format!("  {size}  sha256 {}", sha256(content));
         server.wait_for_line(|line| line.starts_with(&start) && line.ends_with(&end));
     }
-}
-
-/// The executable in a new folder with nothing else in it.
-///
-/// It is a link: a copy cannot be started while another test starts a process, since that process holds for a moment
-/// whatever file was open for writing.
-fn alone() -> (TempDir, PathBuf) {
-    let original = path::absolute(program()).expect("the executable has a path");
-    let folder = original.parent().expect("the executable is in a folder");
-    let home = TempDir::new_in(folder).expect("a folder for the executable");
-    let executable = home.path().join(original.file_name().expect("the executable has a name"));
-    fs::hard_link(&original, &executable).expect("a link to the executable");
-    (home, executable)
 }
 
 /// A client is given no certificate, then the one of an earlier run, which is as easily done.
@@ -210,9 +196,4 @@ impl Client {
 fn report(size: u32) -> Vec<u8> {
     let scattered = (0..size).map(|index| index.wrapping_mul(2_654_435_761));
     scattered.map(|number| number.to_be_bytes()[0]).collect()
-}
-
-pub fn sha256(content: &[u8]) -> String {
-    let digest = digest::digest(&digest::SHA256, content);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -6,6 +6,7 @@
     reason = "a test ends at the first surprise, and says aloud when it is skipped"
 )]
 
+mod bridge;
 mod connection;
 mod fixture;
 mod foreign;
@@ -16,11 +17,16 @@ mod support;
 mod tidy;
 
 mod front {
+    mod body;
     mod certificate;
-    mod hostile;
+    mod generator;
+    mod head;
     mod protocol;
     mod random;
+    mod refusal;
     mod stuck;
+    mod timeout;
+    mod tls;
 }
 
 mod api {
@@ -36,5 +42,6 @@ mod api {
 
 mod journal {
     mod checklist;
+    mod console;
     mod record;
 }

@@ -32,35 +32,16 @@ fn a_wrong_value_is_exit_2_with_the_option_and_the_value() {
         assert!(sentence.contains(option), "{option} {value}: {sentence}");
         assert!(sentence.contains(value), "{option} {value}: {sentence}");
     }
-    for option in ["--port", "--host", "--cert", "--key", "--data", "--record", "--timeout"] {
-        let sentence = misuse(&[option]);
+    for option in ["--port", "--host", "--cert", "--key", "--data", "--write-data", "--record", "--timeout"] {
+        // The next option is not the forgotten value.
+        for arguments in [&[option][..], &[option, "--strict"]] {
+            let sentence = misuse(arguments);
 
-        assert!(sentence.contains(option), "{option} without a value: {sentence}");
+            assert!(sentence.contains(option) && sentence.contains("needs a value"), "{arguments:?}: {sentence}");
+        }
     }
     assert!(misuse(&["--strict=yes"]).contains("--strict"));
     assert!(misuse(&["file.txt"]).contains("file.txt"));
-}
-
-#[test]
-fn help_lists_every_option_on_standard_output() {
-    let help = run(&["--help"]);
-
-    assert_eq!(help.code, Some(0));
-    assert_eq!(help.stderr, "");
-    for option in OPTIONS {
-        let listed = help.stdout.lines().any(|line| line.trim_start().starts_with(option));
-        assert!(listed, "{option} in:\n{}", help.stdout);
-    }
-}
-
-#[test]
-fn version_is_that_of_the_package() {
-    let version = run(&["--version"]);
-
-    assert_eq!(version.code, Some(0));
-    assert_eq!(version.stderr, "");
-    let expected = concat!("cleaner-test-server ", env!("CARGO_PKG_VERSION"), "\n");
-    assert_eq!(version.stdout, expected);
 }
 
 /// What every misuse is: exit code 2, and one sentence.
@@ -71,30 +52,4 @@ fn misuse(arguments: &[&str]) -> String {
     assert_eq!(refused.stdout, "", "{arguments:?}");
     assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
     refused.stderr.trim_end().to_owned()
-}
-
-const OPTIONS: [&str; 14] = [
-    "--port",
-    "--host",
-    "--http",
-    "--cert",
-    "--key",
-    "--data",
-    "--write-data",
-    "--record",
-    "--strict",
-    "--timeout",
-    "--max-upload",
-    "--exit-on-stdin-close",
-    "--help",
-    "--version",
-];
-
-#[test]
-fn a_forgotten_value_is_not_the_next_option() {
-    for option in ["--port", "--host", "--data", "--record", "--write-data", "--timeout"] {
-        let sentence = misuse(&[option, "--strict"]);
-
-        assert!(sentence.contains(option) && sentence.contains("needs a value"), "{sentence}");
-    }
 }

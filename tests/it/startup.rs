@@ -3,14 +3,11 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-#[cfg(unix)]
-use crate::support::WITH_AND_WITHOUT_TLS;
 use crate::support::{Finished, Server, TASKS, data_folder, is_under_wine, loopback_addresses, run, text};
 
 #[test]
@@ -67,44 +64,6 @@ fn a_stale_ready_json_is_gone_before_the_port_is_tried() {
 }
 
 #[test]
-#[cfg(unix)]
-fn interrupted_or_terminated_the_program_ends_with_0_and_removes_ready_json() {
-    for arguments in WITH_AND_WITHOUT_TLS {
-        let mut server = Server::start(arguments);
-        let ready = server.record.path().join("ready.json");
-        assert!(ready.exists());
-        assert_eq!(server.get(TASKS).status, 200);
-
-        let ended = server.terminate();
-
-        assert_eq!(ended.code, Some(0), "SIGTERM {arguments:?}");
-        assert!(!ready.exists(), "SIGTERM {arguments:?}");
-
-        // An open connection must not hold the end up.
-        let mut server = Server::start(arguments);
-        let connection = server.connect();
-        let ended = server.interrupt();
-        assert_eq!(ended.code, Some(0), "SIGINT {arguments:?}");
-        drop(connection);
-    }
-}
-
-#[test]
-fn the_end_loses_no_line_about_a_request() {
-    let mut server = Server::start(&[]);
-    let targets: Vec<String> = (0..100).map(|i| format!("{TASKS}?i={i}")).collect();
-    for target in &targets {
-        assert_eq!(server.get(target).status, 200);
-    }
-
-    let ended = server.stop();
-
-    let events = ended.stdout.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit()));
-    let logged: Vec<&str> = events.filter_map(|line| line.split("  ").nth(2)).collect();
-    assert_eq!(logged, targets);
-}
-
-#[test]
 fn the_banner_has_the_full_urls_and_what_to_trust() {
     let server = Server::start(&[]);
     for path in ["/tasks", "/tasks/download", "/tasks/report"] {
@@ -149,41 +108,18 @@ fn a_taken_port_is_named_and_another_one_offered() {
 }
 
 #[test]
-fn an_address_of_another_machine_stops_the_start() {
-    for host in ["192.0.2.1", "no.such.host.invalid"] {
-        let refused = run(&["--host", host, "--port", "0"]);
-
-        let (what, _) = failure(&refused);
-        assert!(what.contains(host), "{what}");
-    }
-}
-
-#[test]
 fn broken_data_stop_the_start_with_file_line_and_column() {
     let folder = data_folder();
-    for name in ["report.json", "tasks.json"] {
+    for name in ["report-2.json", "report.json", "tasks.json"] {
         let file = folder.path().join(name);
         fs::write(&file, "{\n  \"a\": [,]\n}\n").expect("the broken file");
 
         let refused = run(&["--data", text(folder.path()), "--port", "0"]);
 
         let (what, remedy) = failure(&refused);
-        for word in [text(&file), "line 2", "column 9"] {
-            assert!(what.contains(word), "{word} in: {what}");
-        }
+        assert!(what.contains(&format!("{} is not JSON: line 2, column 9", text(&file))), "{what}");
         assert!(remedy.contains("--write-data"), "{remedy}");
     }
-}
-
-#[test]
-fn a_data_folder_that_is_not_there_stops_the_start() {
-    let parent = TempDir::new().expect("a folder");
-    let missing = parent.path().join("missing");
-
-    let refused = run(&["--data", text(&missing), "--port", "0"]);
-
-    let (what, _) = failure(&refused);
-    assert!(what.contains(text(&missing)), "{what}");
 }
 
 #[test]
@@ -196,44 +132,41 @@ fn a_certificate_without_its_key_is_wrong_usage() {
 }
 
 #[test]
-fn a_key_that_does_not_fit_the_certificate_stops_the_start() {
-    let (folder, certificate, _) = certificate_and_key();
-    let (other_folder, _, other_key) = certificate_and_key();
-    let certificate = folder.path().join(certificate);
-    let key = other_folder.path().join(other_key);
-
-    let refused = run(&["--cert", text(&certificate), "--key", text(&key), "--port", "0"]);
-
-    let (what, _) = failure(&refused);
-    assert!(what.contains(text(&key)) || what.contains(text(&certificate)), "{what}");
-}
-
-#[test]
-fn a_certificate_file_without_a_certificate_stops_the_start() {
-    let (folder, certificate, key) = certificate_and_key();
-    let certificate = folder.path().join(certificate);
-    let key = folder.path().join(key);
-    for content in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        fs::write(&certificate, content).expect("the file");
-
-        let refused = run(&["--cert", text(&certificate), "--key", text(&key), "--port", "0"]);
-
-        let (what, _) = failure(&refused);
-        assert!(what.contains(text(&certificate)), "{content}: {what}");
-    }
-}
-
-#[test]
-fn a_record_folder_that_cannot_be_made_stops_the_start() {
-    let parent = TempDir::new().expect("a folder");
-    let file = parent.path().join("file");
-    fs::write(&file, "not a folder").expect("a file");
+fn what_stops_the_start_is_named() {
+    let folder = TempDir::new().expect("a folder");
+    let write = |name: &str, content: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, content).expect("a file");
+        text(&file).to_owned()
+    };
+    let [one, other] =
+        [(); 2].map(|()| rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate"));
+    let certificate = write("certificate.pem", &one.cert.pem());
+    let key = write("key.pem", &one.signing_key.serialize_pem());
+    let other_key = write("other-key.pem", &other.signing_key.serialize_pem());
+    let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let [empty, no_pem, damaged] =
+        [("empty", ""), ("no PEM", "no PEM"), ("damaged", damaged)].map(|(n, c)| write(n, c));
+    let missing = text(&folder.path().join("missing")).to_owned();
     // Permissions do not stop root; a file in the place of a folder stops everybody.
-    for record in [file.clone(), file.join("record")] {
-        let refused = run(&["--record", text(&record), "--port", "0"]);
+    let within_a_file = text(&folder.path().join("empty").join("record")).to_owned();
+    for (arguments, named) in [
+        (&["--host", "192.0.2.1"][..], &["192.0.2.1"][..]),
+        (&["--host", "no.such.host.invalid"], &["no.such.host.invalid"]),
+        (&["--data", &missing], &[&missing]),
+        (&["--cert", &certificate, "--key", &other_key], &["pem"]),
+        (&["--cert", &empty, "--key", &key], &[&empty]),
+        (&["--cert", &no_pem, "--key", &key], &[&no_pem]),
+        (&["--cert", &damaged, "--key", &key], &[&damaged]),
+        (&["--record", &empty], &[&empty]),
+        (&["--record", &within_a_file], &[&within_a_file]),
+    ] {
+        let refused = run(&[arguments, &["--port", "0"]].concat());
 
-        let (what, _) = failure(&refused);
-        assert!(what.contains(text(&record)), "{what}");
+        let (what, remedy) = failure(&refused);
+        for word in named {
+            assert!(what.contains(word), "{word} in: {what}\n{remedy}");
+        }
     }
 }
 
@@ -262,14 +195,4 @@ fn taken(address: IpAddr) -> (TcpListener, String) {
     let listener = listeners.next().expect("one of twenty ports is free");
     let port = listener.local_addr().expect("an address").port();
     (listener, port.to_string())
-}
-
-/// A certificate for localhost and its key as PEM files in a folder.
-fn certificate_and_key() -> (TempDir, &'static Path, &'static Path) {
-    let folder = TempDir::new().expect("a folder");
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let [certificate, key] = [Path::new("certificate.pem"), Path::new("key.pem")];
-    fs::write(folder.path().join(certificate), made.cert.pem()).expect("the certificate");
-    fs::write(folder.path().join(key), made.signing_key.serialize_pem()).expect("the key");
-    (folder, certificate, key)
 }

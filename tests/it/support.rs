@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ring::digest::{self, Digest};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -298,6 +299,15 @@ pub fn loopback_addresses() -> Vec<IpAddr> {
 pub fn built_in(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// As journal and console write it.
+pub fn sha256(content: &[u8]) -> String {
+    hex(&digest::digest(&digest::SHA256, content))
+}
+
+pub fn hex(digest: &Digest) -> String {
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A folder for `--data` with a copy of the built-in files, for the test to change.

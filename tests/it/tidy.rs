@@ -11,7 +11,9 @@ fn read(path: &str) -> String {
 }
 
 fn help() -> String {
-    run(&["--help"]).stdout
+    let help = run(&["--help"]);
+    assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+    help.stdout
 }
 
 /// The words of a text that begin with `--` and a letter.
@@ -40,7 +42,11 @@ fn help_lists_the_options_that_are_parsed() {
     let options = read("src/options.rs");
     let parsed: BTreeSet<String> =
         options.split("Long(\"").skip(1).map(|rest| format!("--{}", rest.split('"').next().expect("a name"))).collect();
-    assert_eq!(options_in(&help()), parsed);
+    let help = help();
+    assert_eq!(options_in(&help), parsed);
+    for option in &parsed {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(option)), "no line for {option} in:\n{help}");
+    }
 }
 
 #[test]
@@ -148,8 +154,9 @@ fn imports(source: &Path, file: &str) -> BTreeSet<String> {
 
 #[test]
 fn version_is_that_of_cargo_toml_and_of_the_changelog() {
-    let version = env!("CARGO_PKG_VERSION");
-    assert_eq!(run(&["--version"]).stdout.trim(), format!("cleaner-test-server {version}"));
+    let (version, told) = (env!("CARGO_PKG_VERSION"), run(&["--version"]));
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
+    assert_eq!(told.stdout, format!("cleaner-test-server {version}\n"));
     assert!(read("CHANGELOG.md").contains(&format!("## {version}")));
 }
 

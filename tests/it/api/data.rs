@@ -50,16 +50,21 @@ fn a_broken_file_is_500_with_its_place_until_it_is_mended() {
 }
 
 #[test]
-fn a_missing_file_is_500_that_names_it() {
+fn a_missing_file_is_500_that_names_it_until_it_is_back() {
     let folder = data_folder();
     let server = Server::start(&["--data", text(folder.path())]);
-    for (method, target, name) in [("GET", TASKS, "tasks.json"), ("POST", REPORT, "report.json")] {
-        fs::remove_file(folder.path().join(name)).expect("the file is there");
+    for (method, target, name) in
+        [("GET", TASKS, "tasks.json"), ("POST", REPORT, "report.json"), ("GET", DOWNLOAD, "1797242037.zip")]
+    {
+        let file = folder.path().join(name);
+        fs::remove_file(&file).expect("the file is there");
 
-        let response = server.request(method, target, &["Content-Length: 0"]);
+        let sentence = server.request(method, target, &["Content-Length: 0"]).assert_error(500);
 
-        let sentence = response.assert_error(500);
         assert!(sentence.contains(name), "{sentence}");
+        assert_eq!(server.wait_for_request(method, target).sentence, Some(sentence), "{name}");
+        fs::write(file, built_in(name)).expect("the file can be written");
+        assert!(server.request(method, target, &["Content-Length: 0"]).body == built_in(name), "{name}");
     }
 }
 
@@ -148,26 +153,18 @@ fn write_data_writes_what_is_built_in_and_never_overwrites() {
         let content = fs::read(folder.join(name)).expect("the file was written");
         assert!(content == built_in(name), "{name}");
     }
+    let server = Server::start(&["--data", text(&folder)]);
+    for (method, target, name) in
+        [("GET", TASKS, "tasks.json"), ("POST", REPORT, "report.json"), ("GET", DOWNLOAD, "1797242037.zip")]
+    {
+        assert!(server.request(method, target, &[]).body == built_in(name), "{name} is not served");
+    }
 
     fs::write(folder.join("tasks.json"), "mine").expect("an edit");
     fs::remove_file(folder.join("report.json")).expect("the file is there");
     run(&["--write-data", text(&folder)]);
 
     assert_eq!(fs::read(folder.join("tasks.json")).expect("the edit"), b"mine");
-}
-
-#[test]
-fn what_write_data_wrote_can_be_served() {
-    let parent = TempDir::new().expect("a folder");
-    let folder = parent.path().join("data");
-    assert_eq!(run(&["--write-data", text(&folder)]).code, Some(0));
-
-    let server = Server::start(&["--data", text(&folder)]);
-
-    assert_eq!(server.get(TASKS).body, built_in("tasks.json"));
-    let report = server.request("POST", REPORT, &[]);
-    assert_eq!(report.body, built_in("report.json"));
-    assert_eq!(server.get(DOWNLOAD).body, built_in("1797242037.zip"));
 }
 
 /// An executable that has a `data` folder beside it.

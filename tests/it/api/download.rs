@@ -232,20 +232,6 @@ fn an_empty_file_is_200_with_no_bytes() {
 }
 
 #[test]
-fn a_missing_file_is_500_that_names_it() {
-    let (folder, server) = serve(&content());
-    fs::remove_file(folder.path().join("1797242037.zip")).expect("the file is there");
-
-    let sentence = server.get(DOWNLOAD).assert_error(500);
-    assert!(sentence.contains("1797242037.zip"), "{sentence}");
-    let logged = server.wait_for_request("GET", DOWNLOAD);
-    assert_eq!(logged.sentence, Some(sentence));
-
-    fs::write(folder.path().join("1797242037.zip"), b"back").expect("the file can be written");
-    assert_eq!(server.get(DOWNLOAD).body, b"back");
-}
-
-#[test]
 fn another_file_of_the_folder_is_served_under_its_own_name_and_type() {
     let (folder, server) = serve(&content());
     let zip = folder.path().join("1797242037.zip");

@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::api::report::{MULTIPART, form};
+use crate::api::report::{MULTIPART, form, text_part};
+use crate::connection::Response;
 use crate::support::{DOWNLOAD, REPORT, Server, TASKS, built_in, data_folder, text};
 
 struct Mistake {
@@ -23,8 +24,7 @@ fn without_strict_a_mistake_is_answered_as_flask_does_and_noted() {
     for Mistake { what, request, sentence, .. } in mistakes() {
         let (response, event) = server.recorded(|server| server.raw(&request));
 
-        assert_eq!(response.status, 200, "{what}");
-        assert!(response.body == flasks_answer(&request), "{what}: {:?}", response.body.escape_ascii().to_string());
+        assert_is_flasks_answer(&response, &request, what);
         assert_eq!(event["findings"][0], sentence, "{what}");
         assert_eq!(event["error"], json!(null), "{what}");
         server.wait_for_line(|line| line == format!("    note: {sentence}"));
@@ -53,7 +53,7 @@ fn with_strict_a_mistake_is_refused_in_the_same_words() {
 #[test]
 fn what_a_good_client_sends_has_no_findings() {
     let server = Server::start(&["--strict"]);
-    let text_field = ["--frontier\r\nContent-Disposition: form-data; name=\"id\"\r\n\r\n2\r\n".as_bytes(), &form(b"x")];
+    let with_id = [text_part("id", "2").as_bytes(), &form(b"x")].concat();
     for (what, request) in [
         ("the list", get(TASKS)),
         ("a download", get(&format!("{DOWNLOAD}?id=1"))),
@@ -61,16 +61,16 @@ fn what_a_good_client_sends_has_no_findings() {
         ("an id in percent codes", get(&format!("{DOWNLOAD}?i%64=%31"))),
         ("HTTP/1.0 without Host", format!("GET {TASKS} HTTP/1.0\r\n\r\n").into_bytes()),
         ("an IPv6 address as Host", format!("GET {TASKS} HTTP/1.1\r\nHost: [::1]:5000\r\n\r\n").into_bytes()),
+        ("a name with a port as Host", format!("GET {TASKS} HTTP/1.1\r\nHost: a.example:99\r\n\r\n").into_bytes()),
         ("a report without id", post(REPORT, MULTIPART, &form(b"x"))),
         ("a report with an id", post(&format!("{REPORT}?id=1"), MULTIPART, &form(b"x"))),
-        ("a report with its id as a field", post(REPORT, MULTIPART, &text_field.concat())),
+        ("a report with its id as a field", post(REPORT, MULTIPART, &with_id)),
         ("a type in capitals", post(REPORT, "Multipart/Form-Data; Boundary=\"frontier\"; charset=utf-8", &form(b"x"))),
     ] {
         let (response, event) = server.recorded(|server| server.raw(&request));
 
-        assert_eq!(response.status, 200, "{what}: {event}");
         assert_eq!(event["findings"], json!([]), "{what}");
-        assert!(response.body == flasks_answer(&request), "{what}");
+        assert_is_flasks_answer(&response, &request, what);
     }
 }
 
@@ -146,7 +146,8 @@ fn mistakes() -> Vec<Mistake> {
         let (request, expected) = (format!("GET {TASKS} HTTP/1.1\r\n{lines}\r\n").into_bytes(), "localhost:5000");
         Mistake { what, request, status: 400, sentence, expected, received }
     };
-    let note = "--frontier\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nhi\r\n";
+    let note = text_part("note", "hi");
+    let garbage: Vec<u8> = (0..=255).cycle().take(10_000).collect();
     let only_text = format!("{note}--frontier--\r\n");
     let two_parts = [note.as_bytes(), &form(b"content")].concat();
     let cut = |body: &[u8], count: usize| body[..body.len() - count].to_vec();
@@ -157,10 +158,20 @@ fn mistakes() -> Vec<Mistake> {
         download("an unknown id", "?id=7", 404, "there is no task with the id 7", "id=7"),
         wrong_id("a report's unknown id", "?id=7", "", 404, "there is no task with the id 7", "id=7"),
         wrong_id("a report's wrong id", "?id=-1", "", 400, "the id \"-1\" is not a number", "id=-1"),
-        wrong_id("an unknown id as a field", "", &id_field("8"), 404, "there is no task with the id 8", "id=8"),
-        wrong_id("a wrong id as a field", "", &id_field("two"), 400, "the id \"two\" is not a number", "id=two"),
+        wrong_id("an unknown id as a field", "", &text_part("id", "8"), 404, "there is no task with the id 8", "id=8"),
+        wrong_id("a wrong id as a field", "", &text_part("id", "two"), 400, "the id \"two\" is not a number", "id=two"),
         report("JSON", "application/json", b"{}", 415, NOT_A_FORM, FORM_TYPE, "Content-Type: application/json"),
         report("raw", "application/zip", b"PK", 415, NOT_A_FORM, FORM_TYPE, "Content-Type: application/zip"),
+        report("a strange type", "a\"b;;=", &garbage, 415, NOT_A_FORM, FORM_TYPE, "Content-Type: a"),
+        report(
+            "a text form",
+            "application/x-www-form-urlencoded",
+            b"id=1&name=x",
+            415,
+            NOT_A_FORM,
+            FORM_TYPE,
+            "Content-Type: application/x-www-form-urlencoded",
+        ),
         report(
             "mixed",
             "multipart/mixed; boundary=frontier",
@@ -203,6 +214,15 @@ fn mistakes() -> Vec<Mistake> {
             400,
             "the boundary \"other\" of the Content-Type does not occur in the report",
             "--other--",
+            "0 parts",
+        ),
+        report(
+            "garbage",
+            MULTIPART,
+            &garbage,
+            400,
+            "the boundary \"frontier\" of the Content-Type does not occur in the report",
+            "--frontier--",
             "0 parts",
         ),
         report(
@@ -298,20 +318,18 @@ fn post(target: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     [format!("{head}Content-Length: {length}\r\n\r\n").as_bytes(), body].concat()
 }
 
-fn id_field(id: &str) -> String {
-    format!("--frontier\r\nContent-Disposition: form-data; name=\"id\"\r\n\r\n{id}\r\n")
-}
-
-fn flasks_answer(request: &[u8]) -> Vec<u8> {
-    let target = String::from_utf8_lossy(request);
-    let path = target.split([' ', '?']).nth(1).expect("a request has a target");
-    built_in(
-        [(TASKS, "tasks.json"), (DOWNLOAD, "1797242037.zip"), (REPORT, "report.json")]
-            .into_iter()
-            .find(|(own, _)| *own == path)
-            .expect("an endpoint")
-            .1,
-    )
+#[track_caller]
+fn assert_is_flasks_answer(response: &Response, request: &[u8], what: &str) {
+    let head = String::from_utf8_lossy(request);
+    let (content_type, file) = match head.split([' ', '?']).nth(1) {
+        Some(TASKS) => ("application/json", "tasks.json"),
+        Some(DOWNLOAD) => ("application/zip", "1797242037.zip"),
+        Some(REPORT) => ("application/json", "report.json"),
+        other => panic!("no endpoint: {other:?}"),
+    };
+    assert_eq!(response.status, 200, "{what}");
+    assert_eq!(response.header("Content-Type"), Some(content_type), "{what}");
+    assert!(response.body == built_in(file), "{what}: {}", response.body.escape_ascii());
 }
 
 const NOT_A_FORM: &str = "the report is not sent as multipart/form-data";

@@ -3,9 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::api::report::MULTIPART;
-use crate::foreign::sha256;
-use crate::support::{REPORT, Server};
+use crate::api::report::{MULTIPART, form, text_part};
+use crate::support::{REPORT, Server, sha256};
 
 /// Who writes a head so, the head, and what it means: the field and the file name.
 type Head = (&'static str, &'static [u8], &'static str, Option<&'static str>);
@@ -313,10 +312,6 @@ fn sent(server: &Server, body: &[u8]) -> Value {
     event
 }
 
-fn text_part(field: &str, value: &str) -> String {
-    format!("--frontier\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n")
-}
-
 /// A part as `sent` returns it.
 fn part(field: &str, file_name: Option<&str>, content_type: Option<&str>, content: &str, value: Option<&str>) -> Value {
     json!({
@@ -327,4 +322,57 @@ fn part(field: &str, file_name: Option<&str>, content_type: Option<&str>, conten
         "sha256": sha256(content.as_bytes()),
         "value": value,
     })
+}
+
+/// A boundary may be followed by spaces, which say nothing.
+#[test]
+fn endless_spaces_behind_a_boundary_need_little_memory() {
+    let server = Server::start(&["--http"]);
+    let body = [b"--b".as_slice(), &vec![b' '; 40_000_000]].concat();
+
+    assert_eq!(server.post(REPORT, "multipart/form-data; boundary=b", &body).status, 200);
+
+    server.wait_for_line(|line| line.contains("the boundary \"b\" of the Content-Type does not occur"));
+    #[cfg(target_os = "linux")]
+    assert!(server.peak_memory_kib() < 30 * 1024, "{} KiB", server.peak_memory_kib());
+}
+
+/// The names are kept for console and journal, where each of these bytes is written as six.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_report_of_a_thousand_long_names_needs_little_memory() {
+    let server = Server::start(&["--http"]);
+    let name = "\u{1}".repeat(16_000);
+    let part = format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\nx\r\n");
+    let body = part.repeat(1000) + "--b--\r\n";
+
+    assert_eq!(server.post(REPORT, "multipart/form-data; boundary=b", body.as_bytes()).status, 200);
+
+    assert!(server.peak_memory_kib() < 64 * 1024, "{} KiB", server.peak_memory_kib());
+}
+
+/// The reader of parts has buffers, and a content may end anywhere in them.
+#[test]
+fn a_part_may_have_every_size() {
+    let server = Server::start(&["--http"]);
+    let mut connection = server.connect();
+    let (file, end) = (form(b"hello"), "\r\n--frontier--\r\n".len());
+    let sizes: Vec<usize> = (1..100).chain(65_300..65_600).collect();
+    for size in &sizes {
+        let sized = form(&vec![b'x'; *size]);
+        let body = [&sized[..sized.len() - end], b"\r\n", &file].concat();
+        let head = format!("POST {REPORT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}");
+        connection.send(format!("{head}\r\nContent-Length: {}\r\n\r\n", body.len()));
+        connection.send(body);
+        assert_eq!(connection.read_response(false).status, 200, "{size} bytes");
+    }
+    connection.finish_sending();
+    connection.assert_closed();
+
+    let journal = server.journal();
+    assert_eq!(journal.len(), 1 + sizes.len());
+    for (size, event) in sizes.iter().zip(&journal[1..]) {
+        let seen: Vec<&Value> = event["parts"].as_array().into_iter().flatten().map(|part| &part["bytes"]).collect();
+        assert_eq!(seen, [&json!(size), &json!(5)], "{event}");
+    }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use crate::api::report::{MULTIPART, form};
-use crate::support::{DOWNLOAD, REPORT, Server, built_in, data_folder, run, text};
+use crate::support::{DOWNLOAD, REPORT, Server, built_in, data_folder, text};
 
 #[test]
 fn a_task_with_a_download_of_its_own_gets_it() {
@@ -105,17 +105,6 @@ fn a_folder_with_a_download_for_each_task_needs_no_other() {
     assert_eq!(server.get(&format!("{DOWNLOAD}?id=2")).body, b"the second tool");
     let sentence = server.get(&format!("{DOWNLOAD}?id=7")).assert_error(500);
     assert!(sentence.contains(text(data.path())), "{sentence}");
-}
-
-#[test]
-fn a_broken_report_for_one_task_stops_the_start() {
-    let data = data_folder();
-    fs::write(data.path().join("report-2.json"), "{\"id\": 2,}").expect("a file");
-
-    let finished = run(&["--port", "0", "--data", text(data.path())]);
-
-    assert_eq!(finished.code, Some(1));
-    assert!(finished.stderr.contains("report-2.json is not JSON: line 1, column 10"), "{}", finished.stderr);
 }
 
 fn serve(files: &[(&str, &[u8])]) -> (TempDir, Server) {

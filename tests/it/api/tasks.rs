@@ -88,25 +88,3 @@ fn a_query_and_a_range_do_not_change_the_tasks() {
         assert_eq!(String::from_utf8_lossy(&response.body), FLASKS_ANSWER);
     }
 }
-
-#[test]
-fn post_to_tasks_is_405_with_allow() {
-    let server = Server::start(&[]);
-
-    let response = server.post(TASKS, "application/json", b"{}");
-
-    response.assert_error(405);
-    assert_eq!(response.allowed_methods(), ["GET", "HEAD", "OPTIONS"]);
-}
-
-#[test]
-fn the_console_shows_a_request_with_its_status_and_size() {
-    let server = Server::start(&[]);
-
-    server.get("/xyz/api/cleaner/tasks?from=console");
-
-    let logged = server.wait_for_request("GET", "/xyz/api/cleaner/tasks?from=console");
-    assert_eq!(logged.status, 200);
-    assert_eq!(logged.size, "128 bytes");
-    assert_eq!(logged.sentence, None);
-}

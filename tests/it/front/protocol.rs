@@ -1,9 +1,7 @@
-//! HTTP/1.1 itself: kept connections, their end, and what is refused before any handler sees it.
+//! HTTP/1.1 itself: kept connections, their end, and answers that come in order and without delay.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::connection::Connection;
 use crate::support::{DOWNLOAD, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, data_folder, loopback_addresses, text};
 
 const GET_TASKS: &str = "GET /xyz/api/cleaner/tasks HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -125,98 +123,6 @@ fn a_client_that_closes_after_its_request_still_gets_the_answer() {
 }
 
 #[test]
-fn http_1_1_without_a_valid_host_is_200_with_a_note_and_400_when_strict() {
-    let hostless = format!("GET {TASKS} HTTP/1.1\r\n\r\n");
-    let strange = format!("GET {TASKS} HTTP/1.1\r\nHost: ?? ??\r\n\r\n");
-    let server = Server::start(&[]);
-    let strict = Server::start(&["--strict"]);
-    for request in [hostless, strange] {
-        assert_eq!(server.raw(&request).status, 200, "{request}");
-        server.wait_for_line(|line| line.starts_with("    note: ") && line.contains("Host"));
-
-        let sentence = strict.raw(&request).assert_error(400);
-        assert!(sentence.contains("Host"), "{request}: {sentence}");
-    }
-    for host in ["localhost", "production.example:99", "[::1]:5000"] {
-        let request = format!("GET {TASKS} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-
-        assert_eq!(strict.raw(request).status, 200, "{host}");
-    }
-}
-
-#[test]
-fn unusual_but_valid_heads_are_accepted() {
-    let server = Server::start(&[]);
-    let hundred = (1..100).map(|i| format!("X-{i}: {i}\r\n")).collect::<String>();
-    for (name, headers) in [
-        ("a hundred headers", hundred.as_str()),
-        ("a header of 60,000 bytes", &format!("X-Long: {}\r\n", "x".repeat(60_000))),
-        ("a value in UTF-8", "X-Name: Jos\u{e9}\r\n"),
-        ("an empty value", "X-Empty:\r\n"),
-        ("no space after the colon", "X-Tight:1\r\n"),
-        ("spaces around the value", "X-Loose: \t 1 \t\r\n"),
-        ("the same header twice", "X-A: 1\r\nX-A: 2\r\n"),
-        ("an upgrade", "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
-        ("an empty Content-Length body on GET", "Content-Length: 0\r\n"),
-        ("credentials", "Authorization: Basic YTpi\r\nCookie: a=b\r\n"),
-    ] {
-        let request = format!("GET {TASKS} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
-
-        let response = server.raw(request);
-
-        assert_eq!((response.status, response.body.len()), (200, 128), "{name}");
-    }
-    let latin_1 = b"GET /xyz/api/cleaner/tasks HTTP/1.1\r\nHost: a\r\nX-Name: Jos\xe9\r\n\r\n";
-    assert_eq!(server.raw(latin_1).status, 200, "a value in Latin-1");
-    assert_eq!(server.raw(format!("\r\n{GET_TASKS}")).status, 200, "an empty line before it");
-}
-
-#[test]
-fn a_malformed_head_is_refused_with_the_reason() {
-    let server = Server::start(&[]);
-    let too_many = (1..=100).map(|i| format!("X-{i}: {i}\r\n")).collect::<String>();
-    for (request, status, word) in [
-        ("GET / x HTTP/1.1\r\n\r\n", 400, "line 1"),
-        ("GET\r\n\r\n", 400, "line 1"),
-        ("GET /\r\n\r\n", 400, "HTTP/0.9"),
-        ("GET / HTTP/9\r\n\r\n", 400, "HTTP/9"),
-        ("GET / HTTP/9.9\r\n\r\n", 400, "HTTP/9.9"),
-        ("GET / http/1.1\r\n\r\n", 400, "http/1.1"),
-        (" GET / HTTP/1.1\r\n\r\n", 400, "line 1"),
-        ("G\u{e9}T / HTTP/1.1\r\n\r\n", 400, "line 1"),
-        ("GET / HTTP/2.0\r\n\r\n", 505, "HTTP/2.0"),
-        ("GET / HTTP/3.0\r\n\r\n", 505, "HTTP/3.0"),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/2"),
-        ("GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, "colon"),
-        ("GET / HTTP/1.1\r\nSpace : 1\r\n\r\n", 400, "space"),
-        ("GET / HTTP/1.1\r\nA: 1\r\n folded\r\n\r\n", 400, "line 3"),
-        ("GET / HTTP/1.1\r\nA: \0\r\n\r\n", 400, "NUL"),
-        ("GET / HTTP/1.1\r\nA: \u{1}\r\n\r\n", 400, "line 2"),
-        ("GET / HTTP/1.1\r\nA: a\rb\r\n\r\n", 400, "CR"),
-        ("GET / HTTP/1.1\nHost: a\n\n", 400, "LF"),
-        ("GET / HTTP/1.1\r\nA: 1\nB: 2\r\n\r\n", 400, "LF"),
-        (&format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000)), 414, "target"),
-        (&format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(70_000)), 431, "65,536"),
-        (&format!("GET / HTTP/1.1\r\nHost: a\r\n{too_many}\r\n"), 431, "100"),
-        ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "gzip"),
-    ] {
-        let start = request.get(..60).unwrap_or(request);
-        let mut connection = server.connect();
-        connection.send(request);
-
-        let response = connection.read_response(false);
-
-        assert_eq!(response.status, status, "{start:?}");
-        let sentence = response.assert_error(status);
-        assert!(sentence.contains(word), "{start:?}: {sentence}");
-        assert_eq!(response.header("Connection"), Some("close"), "{start:?}");
-        connection.assert_closed();
-        server.wait_for_line(|line| line.ends_with(&sentence));
-    }
-    assert_eq!(server.get(TASKS).status, 200, "the next client");
-}
-
-#[test]
 fn a_malformed_request_on_a_kept_connection_ends_it_after_the_good_answers() {
     let server = Server::start(&[]);
     let mut connection = server.connect();
@@ -226,71 +132,6 @@ fn a_malformed_request_on_a_kept_connection_ends_it_after_the_good_answers() {
     assert_eq!(connection.read_response(false).status, 200);
     connection.read_response(false).assert_error(400);
     connection.assert_closed();
-}
-
-#[test]
-fn plain_http_on_the_https_port_is_told_to_use_https() {
-    let server = Server::start(&[]);
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
-    let mut connection = Connection::plain(address);
-    connection.send(GET_TASKS);
-
-    let response = connection.read_response(false);
-
-    assert_eq!(response.status, 400);
-    let url = format!("{}{TASKS}", server.url());
-    let body = String::from_utf8_lossy(&response.body);
-    assert!(body.contains(&url), "{body}");
-    connection.assert_closed();
-    let sentence = server.wait_for_failed_connection();
-    assert!(sentence.contains("https://"), "{sentence}");
-    assert_eq!(server.get(TASKS).status, 200, "the next client");
-}
-
-#[test]
-fn a_head_that_stalls_is_408_after_the_timeout() {
-    let server = Server::start(&["--timeout", "1"]);
-    let mut connection = server.connect();
-    connection.send("GET /xyz/api/cleaner/tasks HTTP/1.1\r\nHost: loc");
-
-    let response = connection.read_response(false);
-
-    let sentence = response.assert_error(408);
-    assert_eq!(response.header("Connection"), Some("close"));
-    connection.assert_closed();
-    server.wait_for_line(|line| line.ends_with(&sentence));
-}
-
-#[test]
-fn an_idle_connection_is_closed_after_the_timeout_without_an_answer() {
-    for arguments in [&["--timeout", "1"][..], &["--timeout", "1", "--http"]] {
-        let server = Server::start(arguments);
-        let mut connection = server.connect();
-        connection.send(GET_TASKS);
-        assert_eq!(connection.read_response(false).status, 200);
-
-        connection.assert_closed();
-    }
-}
-
-#[test]
-fn nobody_waits_for_clients_that_say_nothing() {
-    for arguments in WITH_AND_WITHOUT_TLS {
-        let server = Server::start(arguments);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
-        let silent: Vec<Connection> = (0..20).map(|_| Connection::plain(address)).collect();
-        let mut halfway = server.connect();
-        halfway.send(format!("POST {REPORT} HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"));
-        let started = Instant::now();
-
-        assert_eq!(server.get(TASKS).status, 200);
-
-        // Far below the 30 seconds for which the server bears silence.
-        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-        halfway.send("-done");
-        assert_eq!(halfway.read_response(false).status, 200);
-        drop(silent);
-    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::api::report::{MULTIPART, form};
 use crate::process::Finished;
-use crate::support::{DOWNLOAD, REPORT, Server, TASKS, command, program};
+use crate::support::{DOWNLOAD, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, command, program};
 
 #[cfg(unix)]
 #[test]
@@ -34,21 +34,26 @@ fn it_ends_too_in_the_moment_after_an_answer() {
 }
 
 fn ends_with_the_checklist(end: fn(&mut Server) -> Finished) {
-    let mut server = Server::start(&[]);
-    for target in [TASKS, TASKS, DOWNLOAD] {
-        assert_eq!(server.get(target).status, 200);
+    for arguments in WITH_AND_WITHOUT_TLS {
+        let mut server = Server::start(arguments);
+        for target in [TASKS, TASKS, DOWNLOAD] {
+            assert_eq!(server.get(target).status, 200);
+        }
+        // An open connection must not hold the end up.
+        let connection = server.connect();
+
+        let finished = end(&mut server);
+
+        assert_eq!(finished.code, Some(0));
+        let checklist =
+            "\nWhat the client did:\n  tasks     2 times\n  download  once, 1 with findings\n  report    never\n";
+        assert!(finished.stdout.ends_with(checklist), "{}", finished.stdout);
+        let expected =
+            json!({ "tasks": tally([2, 0, 0, 0, 0]), "download": tally([1, 1, 0, 0, 0]), "report": tally([0; 5]) });
+        assert_eq!(stopped(&server), expected);
+        assert!(!server.record.path().join("ready.json").exists());
+        drop(connection);
     }
-
-    let finished = end(&mut server);
-
-    assert_eq!(finished.code, Some(0));
-    let checklist =
-        "\nWhat the client did:\n  tasks     2 times\n  download  once, 1 with findings\n  report    never\n";
-    assert!(finished.stdout.ends_with(checklist), "{}", finished.stdout);
-    let expected =
-        json!({ "tasks": tally([2, 0, 0, 0, 0]), "download": tally([1, 1, 0, 0, 0]), "report": tally([0; 5]) });
-    assert_eq!(stopped(&server), expected);
-    assert!(!server.record.path().join("ready.json").exists());
 }
 
 #[test]

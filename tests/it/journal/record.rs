@@ -1,6 +1,6 @@
 //! The folder of `--record`: the journal's fields as README names them, and the uploaded files.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::api::report::{MULTIPART, form};
-use crate::foreign::sha256;
 use crate::process::Process;
-use crate::support::{DOWNLOAD, REPORT, Server, TASKS, command, data_folder, local, program, run, text};
+use crate::support::{
+    DOWNLOAD, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, command, folder_with_a_large_download, local, program, run,
+    sha256, text,
+};
 #[cfg(unix)]
 use crate::support::{is_skipped_under_wine, start_limited};
 
@@ -99,26 +101,28 @@ fn start_stop_and_failed_connections_are_told() {
 }
 
 #[test]
-fn a_download_that_the_client_breaks_off_is_not_delivered_and_not_complete() {
-    const SIZE: u64 = 200_000_000;
-    let data = data_folder();
-    let file = File::create(data.path().join("2.zip")).expect("a file");
-    file.set_len(SIZE).expect("a sparse file");
-    let mut server = Server::start(&["--data", text(data.path())]);
-    let mut connection = server.connect();
-    connection.send(format!("GET {DOWNLOAD}?id=2 HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-    assert_eq!(connection.read_response(true).content_length() as u64, SIZE);
-    drop(connection);
+fn a_download_whose_client_closes_is_not_delivered_and_told_with_how_far_it_came() {
+    let folder = folder_with_a_large_download();
+    for arguments in WITH_AND_WITHOUT_TLS {
+        let mut server = Server::start(&[arguments, &["--data", text(folder.path())][..]].concat());
+        let mut connection = server.connect();
+        connection.send(format!("GET {DOWNLOAD}?id=2 HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(connection.read_response(true).content_length(), 200_000_000);
+        drop(connection);
 
-    let event = server.wait_for_event(1);
+        let event = server.wait_for_event(1);
 
-    assert_eq!((&event["delivered"], &event["status"]), (&json!(false), &json!(200)), "{event}");
-    assert!(event["bytes_out"].as_u64().is_some_and(|bytes| bytes < SIZE), "{event}");
-    let sentence = event["error"].as_str().expect("a sentence");
-    assert!(sentence.ends_with(" of 200,000,000 bytes"), "{sentence}");
-    server.wait_for_line(|line| line.ends_with(&format!("  {sentence}")));
-    let finished = server.stop();
-    assert!(finished.stdout.contains("  download  once, 1 not complete\n"), "{}", finished.stdout);
+        assert_eq!((&event["delivered"], &event["status"]), (&json!(false), &json!(200)), "{event}");
+        assert!(event["bytes_out"].as_u64().is_some_and(|bytes| bytes < 200_000_000), "{event}");
+        let sentence = event["error"].as_str().expect("a sentence");
+        assert!(sentence.contains("closed the connection"), "{sentence}");
+        assert!(sentence.ends_with(" of 200,000,000 bytes"), "{sentence}");
+        let target = format!("{DOWNLOAD}?id=2");
+        assert_eq!(server.wait_for_request("GET", &target).sentence.as_deref(), Some(sentence));
+        assert_eq!(server.get(TASKS).status, 200, "the next client");
+        let finished = server.stop();
+        assert!(finished.stdout.contains("  download  once, 1 not complete\n"), "{}", finished.stdout);
+    }
 }
 
 #[test]
@@ -274,40 +278,6 @@ fn a_report_of_many_files_needs_few_descriptors() {
     let (response, event) = server.recorded(|server| server.post(REPORT, MULTIPART, &body));
 
     assert_eq!((response.status, &event["findings"]), (200, &json!([])));
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_large_report_is_kept_whole_and_needs_little_memory() {
-    const SIZE: usize = 300_000_000;
-    let server = Server::start(&["--http"]);
-    let piece: Vec<u8> = (0..1_000_003).map(|index| (index % 251) as u8).collect();
-    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-
-    let (response, event) = server.recorded(|server| {
-        let (frame, mut connection) = (form(b""), server.connect());
-        let (start, end) = frame.split_at(frame.len() - "\r\n--frontier--\r\n".len());
-        let head = format!("POST {REPORT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\n");
-        connection.send(format!("{head}Content-Length: {}\r\n\r\n", frame.len() + SIZE));
-        connection.send(start);
-        let mut left = SIZE;
-        while left > 0 {
-            let bytes = &piece[..left.min(piece.len())];
-            digest.update(bytes);
-            connection.send(bytes);
-            left -= bytes.len();
-        }
-        connection.send(end);
-        connection.read_response(false)
-    });
-
-    assert_eq!(response.status, 200);
-    let digest: String = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let part = &event["parts"][0];
-    assert_eq!((&part["bytes"], &part["sha256"]), (&json!(SIZE), &json!(digest)));
-    let saved = part["saved"].as_str().expect("a path");
-    assert_eq!(fs::metadata(local(saved)).expect("the file").len(), SIZE as u64);
-    assert!(server.peak_memory_kib() < 30 * 1024, "{} KiB", server.peak_memory_kib());
 }
 
 /// Uploads a file under this name, and returns the path under which it is kept.
