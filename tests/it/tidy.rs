@@ -160,16 +160,26 @@ fn version_is_that_of_cargo_toml_and_of_the_changelog() {
     assert!(read("CHANGELOG.md").contains(&format!("## {version}")));
 }
 
+/// Those for one system only, too: Cargo.lock knows them all.
 #[test]
 fn every_dependency_says_what_it_is_for() {
     let manifest = read("Cargo.toml");
-    let chapter =
-        manifest.split("[dependencies]\n").nth(1).and_then(|rest| rest.split("\n[").next()).expect("a chapter");
-    let mut lines = chapter.lines().peekable();
-    while let Some(line) = lines.next() {
-        let next_is_dependency = lines.peek().is_some_and(|next| next.contains(" = "));
-        assert!(!next_is_dependency || line.starts_with('#'), "no comment above {:?}", lines.peek());
+    let tables = manifest.split("\n[").filter_map(|table| table.split_once("dependencies]\n"));
+    let mut explained = BTreeSet::new();
+    for (_, table) in tables {
+        let mut above = "";
+        for line in table.lines() {
+            if let Some((name, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+                assert!(above.starts_with('#'), "no comment above {line}");
+                explained.insert(name);
+            }
+            above = line;
+        }
     }
+    let lock = read("Cargo.lock");
+    let locked = lock.split("name = \"cleaner-test-server\"\n").nth(1).expect("the package is locked");
+    let locked = locked.split("dependencies = [").nth(1).and_then(|rest| rest.split(']').next()).expect("a list");
+    assert_eq!(explained, locked.split('"').skip(1).step_by(2).collect());
 }
 
 #[test]
@@ -179,5 +189,14 @@ fn there_is_one_ring_one_rustls_and_no_async_runtime() {
     assert_eq!((count("ring"), count("rustls")), (1, 1));
     for name in ["tokio", "async-std", "smol", "mio", "hyper", "futures", "async-io", "polling"] {
         assert_eq!(count(name), 0, "{name} is in Cargo.lock");
+    }
+}
+
+#[test]
+fn every_endpoint_has_tests_under_its_last_word() {
+    for row in read("README.md").lines().filter(|line| line.starts_with("| ") && line.contains(" /xyz/")) {
+        let path = row.split_whitespace().find(|word| word.starts_with("/xyz/")).expect("a path");
+        let word = path.rsplit('/').next().and_then(|end| end.split('?').next()).expect("a word");
+        assert!(!read(&format!("tests/it/api/{word}.rs")).is_empty(), "{word}");
     }
 }
