@@ -147,7 +147,7 @@ fn imports(source: &Path, file: &str) -> BTreeSet<String> {
         };
         // What is named is a file, or something in it.
         let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
-        ends.map(|end| path[..end].to_owned()).filter(|name| exists(name) && name != file).next_back()
+        ends.map(|end| path[..end].to_owned()).rfind(|name| exists(name) && name != file)
     });
     named.collect()
 }
