@@ -9,9 +9,8 @@ use crate::message::{Exchange, Part, Request, json_object};
 use crate::text::{counted, in_bytes, quoted_whole, shown, to_text};
 use checklist::Checklist;
 use console::Console;
+use record::Lines;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,16 +24,19 @@ pub struct Journal {
 }
 
 struct Book {
-    /// journal.jsonl; `None` without --record, or once it could not be written.
-    file: Option<File>,
+    /// journal.jsonl; `None` without --record.
+    file: Option<Lines>,
+    /// Events that could not be written since the last that could, and altogether.
+    lost: u64,
+    all_lost: u64,
     checklist: Checklist,
     /// Nothing comes after the end.
     has_ended: bool,
 }
 
 impl Journal {
-    pub fn open(console: Console, time_zone: UtcOffset, file: Option<File>) -> Journal {
-        let book = Mutex::new(Book { file, checklist: Checklist::default(), has_ended: false });
+    pub fn open(console: Console, time_zone: UtcOffset, file: Option<Lines>) -> Journal {
+        let book = Mutex::new(Book { file, lost: 0, all_lost: 0, checklist: Checklist::default(), has_ended: false });
         Journal { console, time_zone, book }
     }
 
@@ -76,8 +78,13 @@ impl Journal {
     pub fn stop(&self, unfinished: usize) {
         let mut book = self.book();
         self.console.print(&book.checklist.text(unfinished));
-        let checklist = book.checklist.object();
-        self.write(&mut book, "stop", || vec![("checklist", checklist), ("unfinished", json!(unfinished))]);
+        let (checklist, lost) = (book.checklist.object(), book.all_lost);
+        let members =
+            || vec![("checklist", checklist), ("unfinished", json!(unfinished)), ("lost_events", json!(lost))];
+        self.write(&mut book, "stop", members);
+        if book.all_lost > 0 {
+            self.console.print(&format!("  journal.jsonl lacks {}: see above", counted(book.all_lost, "event")));
+        }
         book.has_ended = true;
     }
 
@@ -86,17 +93,23 @@ impl Journal {
         self.console.close();
     }
 
-    /// One line of journal.jsonl, written at once, so that it is there whatever happens next.
+    /// One line of journal.jsonl, written at once, so that it is there whatever happens next. Where the disk is full,
+    /// each event tries again, and the first that can be written comes behind a word on those that are lost.
     fn write(&self, book: &mut Book, event: &str, members: impl FnOnce() -> Vec<(&'static str, Value)>) {
         let Some(file) = &mut book.file else { return };
-        let now = OffsetDateTime::now_utc();
-        let (date, milliseconds) = (now.date(), now.millisecond());
-        let time = format!("{date}T{:02}:{:02}:{:02}.{milliseconds:03}Z", now.hour(), now.minute(), now.second());
-        let mut line = vec![("time", json!(time)), ("event", json!(event))];
-        line.extend(members());
-        if let Err(error) = file.write_all((json_object(&line) + "\n").as_bytes()) {
-            self.warn(&format!("cannot write journal.jsonl any more: {error}"));
-            book.file = None;
+        let mut lines = line(event, members());
+        if book.lost > 0 {
+            lines = line("lost", vec![("events", json!(book.lost))]) + &lines;
+        }
+        match file.append(&lines) {
+            Ok(()) => book.lost = 0,
+            Err(error) => {
+                if book.lost == 0 {
+                    self.warn(&format!("cannot write journal.jsonl: {error}; trying again at each event"));
+                }
+                book.lost += 1;
+                book.all_lost += 1;
+            }
         }
     }
 
@@ -108,6 +121,14 @@ impl Journal {
         let now = OffsetDateTime::now_utc().to_offset(self.time_zone);
         format!("{:02}:{:02}:{:02}", now.hour(), now.minute(), now.second())
     }
+}
+
+fn line(event: &str, members: Vec<(&'static str, Value)>) -> String {
+    let now = OffsetDateTime::now_utc();
+    let (date, milliseconds) = (now.date(), now.millisecond());
+    let time = format!("{date}T{:02}:{:02}:{:02}.{milliseconds:03}Z", now.hour(), now.minute(), now.second());
+    let members = [vec![("time", json!(time)), ("event", json!(event))], members].concat();
+    json_object(&members) + "\n"
 }
 
 /// For the console: the request, its answer, and what is to be said about them.

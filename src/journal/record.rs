@@ -4,10 +4,10 @@
 use crate::message::json_object;
 use crate::text::Failure;
 use serde_json::json;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempPath};
 
@@ -15,6 +15,8 @@ pub struct Record {
     folder: PathBuf,
     /// Locked for as long as the program runs.
     _lock: File,
+    /// What ready.json says, once it does.
+    ready: OnceCell<String>,
 }
 
 impl Record {
@@ -31,15 +33,14 @@ impl Record {
             }
             Err(TryLockError::Error(error)) => return Err(unusable(&folder, &error)),
         }
-        let record = Record { folder, _lock: lock };
-        record.close().map_err(|error| unusable(&record.folder, &error))?;
-        Ok(record)
+        let stale = [folder.join(READY), folder.join(CERTIFICATE)];
+        let cleared = stale.iter().try_for_each(|path| remove(path)).and_then(|()| remove_incoming(&folder));
+        cleared.map_err(|error| unusable(&folder, &error))?;
+        Ok(Record { folder, _lock: lock, ready: OnceCell::new() })
     }
 
-    /// journal.jsonl, to be continued.
-    pub fn journal(&self) -> Result<File, Failure> {
-        let opened = OpenOptions::new().append(true).create(true).open(self.folder.join("journal.jsonl"));
-        opened.map_err(|error| unusable(&self.folder, &error))
+    pub fn journal(&self) -> Result<Lines, Failure> {
+        Lines::open(&self.folder.join("journal.jsonl")).map_err(|error| unusable(&self.folder, &error))
     }
 
     pub fn reports(&self) -> Reports {
@@ -48,39 +49,76 @@ impl Record {
 
     /// The CA to trust. Returns the file's path.
     pub fn write_certificate(&self, pem: &str) -> Result<PathBuf, Failure> {
-        self.write("certificate.pem", pem)
+        self.write(CERTIFICATE, pem)
     }
 
     /// Says that connections are accepted, and how to make one.
     pub fn write_ready(&self, url: &str, port: u16, certificate: Option<&Path>) -> Result<(), Failure> {
-        let ready = json_object(&[
+        let members = [
             ("url", json!(url)),
             ("port", json!(port)),
             ("pid", json!(std::process::id())),
             ("certificate", json!(certificate.map(Path::to_string_lossy))),
-        ]);
-        self.write(READY, &(ready + "\n")).map(drop)
+        ];
+        self.write(READY, self.ready.get_or_init(|| json_object(&members) + "\n")).map(drop)
     }
 
-    /// Says that the server has stopped, and removes what is not whole.
+    /// Says that the server has stopped, and removes what is not whole; unless the folder has been made anew meanwhile
+    /// and is another server's.
     pub fn close(&self) -> io::Result<()> {
-        remove(&self.folder.join(READY)).and_then(|()| remove_incoming(&self.folder.join(REPORTS)))
+        let ready = self.folder.join(READY);
+        let is_own = fs::read_to_string(&ready).is_ok_and(|text| self.ready.get() == Some(&text));
+        if is_own { remove(&ready).and_then(|()| remove_incoming(&self.folder)) } else { Ok(()) }
     }
 
     /// Whoever sees the file sees all of it.
     fn write(&self, name: &str, content: &str) -> Result<PathBuf, Failure> {
         let path = self.folder.join(name);
         let write = || {
-            let mut builder = tempfile::Builder::new();
-            // A client of another user, or in a container, is to read it too.
-            #[cfg(unix)]
-            builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-            let mut file = builder.tempfile_in(&self.folder)?;
+            let mut file = begin_file(&self.folder)?;
             file.write_all(content.as_bytes())?;
             file.persist(&path).map_err(|error| error.error)
         };
         write().map_err(|error| unusable(&self.folder, &error))?;
         Ok(path)
+    }
+}
+
+/// A file of lines, which are there whole or not at all, also where the disk is full.
+pub struct Lines {
+    file: File,
+    /// Of the last whole line.
+    end: u64,
+}
+
+impl Lines {
+    /// To be continued. Half a line, which a full disk or a crash has left, goes.
+    fn open(path: &Path) -> io::Result<Lines> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut end = file.seek(SeekFrom::End(0))?;
+        while end > 0 {
+            let start = end.saturating_sub(PIECE_BYTES);
+            let mut piece = vec![0; (end - start) as usize];
+            file.seek(SeekFrom::Start(start))?;
+            file.read_exact(&mut piece)?;
+            end = start;
+            if let Some(at) = memchr::memrchr(b'\n', &piece) {
+                end += at as u64 + 1;
+                break;
+            }
+        }
+        file.set_len(end)?;
+        Ok(Lines { file, end })
+    }
+
+    pub fn append(&mut self, line: &str) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.end))?;
+        self.file.write_all(line.as_bytes()).inspect_err(|_| {
+            // Where not even that works, the next line is written over it.
+            self.file.set_len(self.end).ok();
+        })?;
+        self.end += line.len() as u64;
+        Ok(())
     }
 }
 
@@ -95,7 +133,7 @@ pub struct Reports {
 impl Reports {
     /// A file that goes away again unless it is kept.
     pub fn begin(&self) -> io::Result<NamedTempFile> {
-        tempfile::Builder::new().prefix(INCOMING).tempfile_in(&self.folder)
+        begin_file(&self.folder)
     }
 
     /// Gives it the name that the client sent, as far as that is safe; with a number where the name is taken.
@@ -142,8 +180,9 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Of this folder and of its reports.
 fn remove_incoming(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(folder)?.chain(fs::read_dir(folder.join(REPORTS))?) {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(INCOMING) {
             remove(&entry.path())?;
@@ -152,16 +191,26 @@ fn remove_incoming(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A client of another user, or in a container, is to read it too.
+fn begin_file(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    builder.prefix(INCOMING).tempfile_in(folder)
+}
+
 fn unusable(folder: &Path, error: &io::Error) -> Failure {
     let what = format!("cannot write into {}: {error}", folder.display());
     Failure::new(what, "name a folder with --record that can be made and written to")
 }
 
 const READY: &str = "ready.json";
+const CERTIFICATE: &str = "certificate.pem";
 const LOCK: &str = ".lock";
 const REPORTS: &str = "reports";
 /// Begins the names of files on their way; no kept file's name begins with a dot.
 const INCOMING: &str = ".incoming-";
+const PIECE_BYTES: u64 = 64 * 1024;
 const DEVICES: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
 /// File systems allow 255 bytes, and a character takes up to four; a number may still be added.
 const MAX_STEM_CHARACTERS: usize = 50;

@@ -96,7 +96,7 @@ fn start_stop_and_failed_connections_are_told() {
     assert_eq!(without(start, &["time"]), json!({ "event": "start", "version": version, "url": server.url() }));
     assert_eq!(without(&failed, &["time", "error"]), json!({ "event": "connection", "client": client }));
     assert!(failed["error"].as_str().is_some_and(|sentence| sentence.contains("SSH-2.0-test")), "{failed}");
-    assert_eq!(without(stop, &["time", "checklist"]), json!({ "event": "stop", "unfinished": 0 }));
+    assert_eq!(without(stop, &["time", "checklist"]), json!({ "event": "stop", "unfinished": 0, "lost_events": 0 }));
     journal.iter().for_each(assert_time);
 }
 
@@ -263,6 +263,87 @@ fn a_full_disk_is_507_and_a_finding_and_the_server_goes_on() {
     assert_eq!(event["parts"][0]["saved"], json!(null));
     assert_eq!(names_in(&reports(&server)), [""; 0]);
     assert_eq!(fs::read(local(&keep(&server, "small.zip", b"small"))).expect("kept"), b"small");
+}
+
+#[test]
+fn half_a_line_of_a_run_before_goes() {
+    let record = tempfile::TempDir::new().expect("a folder");
+    let journal = record.path().join("journal.jsonl");
+    let long = "x".repeat(100_000);
+    for torn in ["", "{\"event\": \"st", &long] {
+        fs::write(&journal, format!("{{\"event\": \"stop\"}}\n{torn}")).expect("a journal");
+        let arguments = ["--port", "0", "--exit-on-stdin-close", "--record", text(record.path())];
+        let mut process = Process::spawn(command(&program()).args(arguments));
+        process.wait_until_ready(&record.path().join("ready.json"));
+        drop(process.child.stdin.take());
+        process.finish();
+
+        let written = fs::read_to_string(&journal).expect("a journal");
+        let events: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let events: Vec<&Value> = events.iter().map(|event| &event["event"]).collect();
+        assert_eq!(events, ["stop", "start", "stop"]);
+    }
+}
+
+/// A limit on the size of a file stands in for a disk that is full.
+#[cfg(unix)]
+#[test]
+fn events_that_a_full_disk_has_lost_are_counted_and_the_journal_goes_on() {
+    let mut server = start_limited("trap '' XFSZ; ulimit -f 16", &["--exit-on-stdin-close"]);
+    let padding = format!("X: {}", "x".repeat(20_000));
+    for _ in 0..3 {
+        assert_eq!(server.request("GET", TASKS, &[&padding]).status, 200);
+    }
+    assert_eq!(server.get(DOWNLOAD).status, 200);
+    server.wait_for_event(2);
+
+    let finished = server.stop();
+
+    let journal = server.journal();
+    let events: Vec<&Value> = journal.iter().map(|event| &event["event"]).collect();
+    assert_eq!(events, ["start", "lost", "request", "stop"]);
+    assert_eq!(journal[1]["events"], 3);
+    assert_eq!(journal[2]["target"], DOWNLOAD);
+    assert_eq!((&journal[3]["lost_events"], &journal[3]["checklist"]["tasks"]["requests"]), (&json!(3), &json!(3)));
+    assert_eq!(finished.stdout.matches("cannot write journal.jsonl").count(), 1, "{}", finished.stdout);
+    assert!(finished.stdout.ends_with("\n  journal.jsonl lacks 3 events: see above\n"), "{}", finished.stdout);
+}
+
+#[test]
+fn the_certificate_of_a_run_before_does_not_stay() {
+    let record = tempfile::TempDir::new().expect("a folder");
+    let certificate = record.path().join("certificate.pem");
+    fs::write(&certificate, "of a run before").expect("a file");
+    let arguments = ["--http", "--port", "0", "--record", text(record.path())];
+    let process = Process::spawn(command(&program()).args(arguments));
+    let ready = process.wait_until_ready(&record.path().join("ready.json"));
+    assert_eq!((&ready["certificate"], certificate.exists()), (&json!(null), false));
+}
+
+/// The folder of the first was deleted and made anew, by hand or by a script, while it ran.
+#[test]
+fn ready_json_of_another_server_stays() {
+    let mut server = Server::start(&[]);
+    let ready = server.record.path().join("ready.json");
+    let other = "{\"url\": \"https://localhost:1\", \"port\": 1, \"pid\": 1, \"certificate\": null}\n";
+    fs::write(&ready, other).expect("a file");
+
+    server.stop();
+
+    assert_eq!(fs::read_to_string(&ready).expect("the other's"), other);
+}
+
+#[cfg(unix)]
+#[test]
+fn other_users_may_read_what_is_kept() {
+    use std::os::unix::fs::PermissionsExt;
+    let server = Server::start(&[]);
+    let saved = local(&keep(&server, "a.zip", b"hello"));
+    let certificate = server.record.path().join("certificate.pem");
+    for file in [saved, certificate, server.record.path().join("ready.json")] {
+        let mode = fs::metadata(&file).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "{}", file.display());
+    }
 }
 
 /// As many files as a report may have parts; macOS gives a program 256 descriptors.
