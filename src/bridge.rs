@@ -41,16 +41,15 @@ impl Bridge {
         let listener = loopback::listen()?;
         let address = listener.local_addr()?;
         let door = listener.try_clone()?;
-        let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
+        // tiny_http panics where descriptors run out.
+        let spare: io::Result<Vec<_>> = (0..SPARE_DESCRIPTORS).map(|_| listener.try_clone()).collect();
+        drop(spare?);
         let mut stream = loopback::connect(&address)?;
+        let (outgoing, next_number) = (Mutex::new(stream.try_clone()?), AtomicU64::new(unguessable()?));
+        let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
+        let (lines, asked) = (Mutex::default(), Mutex::new(Some(HashMap::new())));
         // Never dropped: the drop of tiny_http panics where its address is no path, as here on Linux.
-        let bridge: &Bridge = Box::leak(Box::new(Bridge {
-            server,
-            next_number: AtomicU64::new(unguessable()?),
-            lines: Mutex::default(),
-            stream: Mutex::new(stream.try_clone()?),
-            asked: Mutex::new(Some(HashMap::new())),
-        }));
+        let bridge: &Bridge = Box::leak(Box::new(Bridge { server, next_number, lines, stream: outgoing, asked }));
         // What no stranger can know: once it has come, tiny_http has accepted this very connection.
         let secret = format!("/{}", unguessable()?);
         write!(stream, "GET {secret} HTTP/1.1\r\n\r\n")?;
@@ -143,6 +142,7 @@ const NUMBER: &str = "Number";
 const AWAKE: Duration = Duration::from_micros(100);
 /// Closing takes a fraction of a millisecond.
 const CLOSING_LIMIT: Duration = Duration::from_secs(1);
+const SPARE_DESCRIPTORS: usize = 16;
 
 /// On Linux: sockets without a place in the file system, which take half the time of TCP's.
 #[cfg(target_os = "linux")]

@@ -62,6 +62,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
+use std::time::SystemTime;
 use text::Failure;
 use time::UtcOffset;
 
@@ -95,6 +96,12 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<(), Failure> {
     // Before there is a second thread: later the system's time zone cannot be asked for safely. UTC where it fails.
     let time_zone = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
+    if SystemTime::now() < SystemTime::UNIX_EPOCH {
+        return Err(Failure::new(
+            "the clock of this machine is before 1970",
+            "set it: certificates and HTTP need the date",
+        ));
+    }
     let data = Data::open(options.data.clone())?;
     let record = options.record.clone().map(Record::open).transpose()?;
     let trust = Trust::prepare(&options, record.as_ref())?;
@@ -104,7 +111,8 @@ fn run(options: Options) -> Result<(), Failure> {
     let banner = banner(&url, &addresses, &data, &trust.about)?;
 
     let bridge = Bridge::open().map_err(|error| {
-        Failure::new(format!("cannot connect within this program: {error}"), "allow it connections to 127.0.0.1")
+        let advice = "allow it connections to 127.0.0.1, and more open files";
+        Failure::new(format!("cannot connect within this program: {error}"), advice)
     })?;
     let journal_file = record.as_ref().map(Record::journal).transpose()?;
     let front: &Front = Box::leak(Box::new(Front {
