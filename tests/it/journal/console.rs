@@ -1,7 +1,17 @@
 //! The lines of the console about requests, in the words of their answers.
 
+use std::fs;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+use std::thread;
+use std::time::Instant;
+
+use serde_json::Value;
+
 use crate::api::report::{MULTIPART, form, text_part};
-use crate::support::{REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS};
+use crate::connection::Connection;
+use crate::support::{LIMIT, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, command, program, text};
 
 #[test]
 fn the_console_lists_the_parts_of_a_report() {
@@ -70,4 +80,49 @@ fn the_end_loses_no_line_about_a_request() {
     let events = ended.stdout.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit()));
     let logged: Vec<&str> = events.filter_map(|line| line.split("  ").nth(2)).collect();
     assert_eq!(logged, targets);
+}
+
+/// A pipe that nobody reads, or a Windows console that a mouse selection has frozen.
+#[test]
+fn output_that_nobody_reads_holds_nothing_up_and_what_is_lost_is_counted() {
+    let record = tempfile::TempDir::new().expect("a folder");
+    let arguments = ["--http", "--port", "0", "--exit-on-stdin-close", "--record", text(record.path())];
+    let mut child = command(&program())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program can be started");
+    let ready = record.path().join("ready.json");
+    let deadline = Instant::now() + LIMIT;
+    while !ready.exists() {
+        assert!(Instant::now() < deadline, "not ready");
+        thread::yield_now();
+    }
+    let ready: Value = serde_json::from_slice(&fs::read(&ready).expect("ready.json")).expect("JSON");
+    let port = ready["port"].as_u64().expect("a port") as u16;
+    let mut connection = Connection::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let path = "/x".repeat(40);
+    let requests = 8_000;
+    for _ in 0..requests / 50 {
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(50));
+        for _ in 0..50 {
+            assert_eq!(connection.read_response(false).status, 404);
+        }
+    }
+
+    drop(child.stdin.take());
+    let mut said = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut said).expect("text");
+
+    assert_eq!(child.wait().expect("an end").code(), Some(0));
+    let told = said.lines().filter(|line| line.contains("  404  ")).count();
+    let lost: usize = said
+        .lines()
+        .filter_map(|line| line.strip_prefix('(')?.strip_suffix(" lost here: what reads this output was too slow)"))
+        .map(|lost| lost.split(' ').next().expect("a number").replace(',', "").parse::<usize>().expect("a number"))
+        .sum();
+    assert!(told > 100 && lost > 100, "{told} lines told, {lost} lost");
+    // The checklist may be lost too: it begins with an empty line.
+    assert!((requests..requests + 6).contains(&(told + lost)), "{told} lines told, {lost} lost");
 }
