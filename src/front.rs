@@ -78,7 +78,8 @@ impl Front {
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     if last_failure.is_none_or(|last| last.elapsed() > ACCEPT_QUIET) {
-                        self.journal.warn(&format!("cannot accept connections: {error}; trying again until it works"));
+                        self.journal
+                            .say(&format!("warning: cannot accept connections: {error}; trying until it works"));
                     }
                     last_failure = Some(Instant::now());
                     thread::sleep(ACCEPT_PAUSE);

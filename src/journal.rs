@@ -69,8 +69,9 @@ impl Journal {
         self.write(&mut book, "connection", members);
     }
 
-    pub fn warn(&self, sentence: &str) {
-        self.console.print(&format!("{}  warning: {sentence}", self.time_of_day()));
+    /// For the console alone.
+    pub fn say(&self, sentence: &str) {
+        self.console.print(&format!("{}  {sentence}", self.time_of_day()));
     }
 
     /// The checklist, and the end: whatever happens from now on is not told any more. `unfinished`: requests that are
@@ -105,7 +106,7 @@ impl Journal {
             Ok(()) => book.lost = 0,
             Err(error) => {
                 if book.lost == 0 {
-                    self.warn(&format!("cannot write journal.jsonl: {error}; trying again at each event"));
+                    self.say(&format!("warning: cannot write journal.jsonl: {error}; trying again at each event"));
                 }
                 book.lost += 1;
                 book.all_lost += 1;

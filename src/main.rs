@@ -37,7 +37,7 @@
 //!
 //! `run` below, `api` with `tasks`, `download` and `report`, then the rest of the listing: a room is one file and the
 //! folder of its name. Imports run one way, from `main` and `options` over `front` and `api` to `bridge`, `journal`,
-//! `message` and `text`.
+//! `message`, `stop` and `text`.
 
 mod api;
 mod bridge;
@@ -45,6 +45,7 @@ mod front;
 mod journal;
 mod message;
 mod options;
+mod stop;
 mod text;
 
 use api::{Api, Data};
@@ -55,12 +56,10 @@ use journal::Journal;
 use journal::console::{self, Console};
 use journal::record::Record;
 use options::{Action, HELP, Options, Security};
-use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::SystemTime;
 use text::Failure;
@@ -126,7 +125,7 @@ fn run(options: Options) -> Result<(), Failure> {
     }));
     let reports = record.as_ref().map(Record::reports);
     let api = Api { data, strict: options.strict, reports, url: url.clone() };
-    let stopped = stop_words(options.exit_on_stdin_close)?;
+    let stopped = stop::words(options.exit_on_stdin_close)?;
 
     front.journal.start(&url, &banner);
     thread::Builder::new().name("loop".to_owned()).spawn(move || api.serve(bridge)).map_err(Failure::no_thread)?;
@@ -134,12 +133,14 @@ fn run(options: Options) -> Result<(), Failure> {
     if let Some(record) = &record {
         record.write_ready(&url, addresses[0].port(), trust.ca_path.as_deref())?;
     }
-    // Until somebody says so; at most the system could end all that listen for it.
-    stopped.recv().ok();
+    // An error would be that nothing can say it any more.
+    if let Ok(Some(why)) = stopped.recv() {
+        front.journal.say(why);
+    }
 
     front.journal.stop(front.finish());
     if let Some(Err(error)) = record.as_ref().map(Record::close) {
-        front.journal.warn(&format!("cannot remove ready.json: {error}"));
+        front.journal.say(&format!("warning: cannot remove ready.json: {error}"));
     }
     front.journal.close();
     Ok(())
@@ -218,50 +219,4 @@ fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str) -
     }
     banner.push_str("Stop         Ctrl+C\n");
     Ok(banner)
-}
-
-/// Comes when the program is to end.
-fn stop_words(on_stdin_close: bool) -> Result<Receiver<()>, Failure> {
-    let (stop, stopped) = sync_channel(1);
-    stop_on_signal(stop.clone())?;
-    if on_stdin_close {
-        // Standard input closes when the program that started this one ends, however it ends.
-        let wait = move || {
-            // An error is an end too: nothing can come from there any more.
-            io::copy(&mut io::stdin(), &mut io::sink()).ok();
-            // Where that does not get through, the same has been said before.
-            stop.try_send(()).ok();
-        };
-        thread::Builder::new().name("stdin".to_owned()).spawn(wait).map_err(Failure::no_thread)?;
-    }
-    Ok(stopped)
-}
-
-/// Ctrl+C, SIGTERM or SIGHUP.
-#[cfg(unix)]
-fn stop_on_signal(stop: SyncSender<()>) -> Result<(), Failure> {
-    // Where it does not get through, the same has been said before.
-    let handle = move || {
-        stop.try_send(()).ok();
-    };
-    ctrlc::set_handler(handle).map_err(|error| unwatched(&error))
-}
-
-/// Ctrl+C, Ctrl+Break, or the console window closed.
-#[cfg(windows)]
-fn stop_on_signal(stop: SyncSender<()>) -> Result<(), Failure> {
-    simple_sigh::init().map_err(|error| unwatched(&error))?;
-    let handle = move |event| {
-        stop.try_send(()).ok();
-        // Once the window is closed, Windows ends the program as soon as this returns. So it does not return: the end
-        // of `main` ends this thread too.
-        while matches!(event, simple_sigh::SigType::Term) {
-            thread::park();
-        }
-    };
-    simple_sigh::register(handle).map_err(|error| unwatched(&error))
-}
-
-fn unwatched(error: &dyn Display) -> Failure {
-    Failure::new(format!("cannot watch for Ctrl+C: {error}"), "start it from another shell")
 }

@@ -13,6 +13,7 @@ mod foreign;
 mod options;
 mod process;
 mod startup;
+mod stop;
 mod support;
 mod tidy;
 

@@ -5,16 +5,13 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::Instant;
 
 use tempfile::TempDir;
 
 use crate::foreign::is_installed;
 use crate::process::Process;
 use crate::support::{
-    Finished, LIMIT, REPORT, Server, TASKS, data_folder, is_skipped_under_wine, is_under_wine, loopback_addresses,
-    program, run, text,
+    Finished, Server, TASKS, data_folder, is_skipped_under_wine, is_under_wine, loopback_addresses, program, run, text,
 };
 
 #[test]
@@ -208,38 +205,6 @@ fn a_clock_before_1970_stops_the_start() {
     let mut command = Command::new("faketime");
     let finished = Process::spawn(command.arg("1960-01-01 00:00:00").arg(program()).args(["--port", "0"])).finish();
     assert_eq!(failure(&finished).0, "the clock of this machine is before 1970");
-}
-
-/// Two seconds are given to answers on their way; a debug build needs longer for such a report.
-#[test]
-fn it_stops_though_a_report_is_being_taken_apart() {
-    let mut server = Server::start(&["--http"]);
-    let head = "--frontier\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a.zip\"\r\n\r\n";
-    let length = 300_000_000;
-    let mut connection = server.connect();
-    connection.send(format!(
-        "POST {REPORT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=frontier\r\n\
-         Content-Length: {}\r\n\r\n{head}",
-        head.len() + length
-    ));
-    let piece = vec![b'x'; 1_000_000];
-    (0..length / piece.len()).for_each(|_| connection.send(&piece));
-    // Files on their way show that the loop has the report.
-    let reports = server.record.path().join("reports");
-    let begun = || fs::read_dir(&reports).expect("a folder").count() > 0;
-    let deadline = Instant::now() + LIMIT;
-    while !begun() {
-        assert!(Instant::now() < deadline, "the report was not begun");
-        thread::yield_now();
-    }
-
-    let finished = server.stop();
-
-    assert_eq!(finished.code, Some(0));
-    let unfinished = "\n  not counted: 1 request still on the way at the end\n";
-    assert_eq!(finished.stdout.contains(unfinished), cfg!(debug_assertions), "{}", finished.stdout);
-    assert_eq!(server.journal().last().expect("an event")["event"], "stop");
-    assert!(!begun() && !server.record.path().join("ready.json").exists(), "something is left");
 }
 
 /// What every failed start is: exit code 1, and two lines: what failed, and what to do.

@@ -204,6 +204,15 @@ impl Server {
         self.process.finish()
     }
 
+    /// As somebody does who does not want to wait.
+    #[cfg(unix)]
+    pub fn interrupt_again_and_again(&mut self) -> Finished {
+        while !self.process.stdout.wait_for_end(Duration::from_millis(10)) {
+            self.signal("INT");
+        }
+        self.process.finish()
+    }
+
     /// Windows has no such signal; Ctrl+C takes its place there.
     #[cfg(unix)]
     pub fn terminate(&mut self) -> Finished {
@@ -221,7 +230,7 @@ impl Server {
     }
 
     #[cfg(unix)]
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args(["-s", name, &self.process_id().to_string()])
             .status()

@@ -1,0 +1,80 @@
+//! What ends the program: Ctrl+C and its relatives on each system, and on request the end of standard input.
+
+use crate::text::Failure;
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+/// What is to be said at the end, if anything is; it comes when the program is to end.
+pub type Word = Option<&'static str>;
+
+pub fn words(on_stdin_close: bool) -> Result<Receiver<Word>, Failure> {
+    let (stop, stopped) = sync_channel(1);
+    on_signal(stop.clone()).map_err(|error| {
+        Failure::new(
+            format!("cannot watch for Ctrl+C: {error}"),
+            "close other programs, or start it from another shell",
+        )
+    })?;
+    if on_stdin_close {
+        // Standard input closes when the program that started this one ends, however it ends.
+        let wait = move || {
+            // An error is an end too: nothing can come from there any more.
+            io::copy(&mut io::stdin(), &mut io::sink()).ok();
+            say(&stop, Some("stops, since standard input is closed (--exit-on-stdin-close)"));
+        };
+        thread::Builder::new().name("stdin".to_owned()).spawn(wait).map_err(Failure::no_thread)?;
+    }
+    Ok(stopped)
+}
+
+fn say(stop: &SyncSender<Word>, word: Word) {
+    // Where it does not get through, one has been said before.
+    stop.try_send(word).ok();
+}
+
+/// Ctrl+C, SIGTERM or SIGHUP. A second Ctrl+C ends the program at once.
+#[cfg(unix)]
+fn on_signal(stop: SyncSender<Word>) -> io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use std::sync::{Arc, atomic::AtomicBool};
+
+    let watched = if is_hangup_ignored() { vec![SIGINT, SIGTERM] } else { vec![SIGINT, SIGTERM, SIGHUP] };
+    let is_stopping = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register_conditional_default(SIGINT, Arc::clone(&is_stopping))?;
+    for signal in &watched {
+        signal_hook::flag::register(*signal, Arc::clone(&is_stopping))?;
+    }
+    let mut signals = signal_hook::iterator::Signals::new(&watched)?;
+    let wait = move || signals.forever().for_each(|_| say(&stop, None));
+    thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
+}
+
+/// Whether the program is to outlive its terminal, as under nohup. Linux tells; elsewhere a shell does, which inherits
+/// it, and cannot set a trap for a signal that it was started to ignore (POSIX, "trap").
+#[cfg(unix)]
+fn is_hangup_ignored() -> bool {
+    if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
+        let ignored =
+            status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+        return ignored.is_some_and(|mask| mask & 1 << (signal_hook::consts::SIGHUP - 1) != 0);
+    }
+    let ask = std::process::Command::new("/bin/sh").args(["-c", "trap 'exit 1' HUP; kill -HUP $$"]).status();
+    ask.is_ok_and(|status| status.success())
+}
+
+/// Ctrl+C, Ctrl+Break, or the console window closed.
+#[cfg(windows)]
+fn on_signal(stop: SyncSender<Word>) -> io::Result<()> {
+    let failed = |error| io::Error::other(format!("{error}"));
+    simple_sigh::init().map_err(failed)?;
+    let handle = move |event| {
+        say(&stop, None);
+        // Once the window is closed, Windows ends the program as soon as this returns. So it does not return: the end
+        // of `main` ends this thread too.
+        while matches!(event, simple_sigh::SigType::Term) {
+            thread::park();
+        }
+    };
+    simple_sigh::register(handle).map_err(failed)
+}
