@@ -44,8 +44,8 @@ impl Api {
                 Reply::error(500, "the server made a mistake over this request; standard error says where")
             });
             // The reply goes straight to the thread that waits for it, and nothing over the connection.
-            drop(line.into_writer());
             answered.send((request, reply)).ok();
+            drop(line.into_writer());
         }
     }
 
