@@ -4,13 +4,15 @@
 use crate::text::{Failure, shown};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub struct Data {
     /// `None`: the built-in copy.
     folder: Option<PathBuf>,
+    /// One beside the executable that is somebody else's.
+    passed_over: Option<PathBuf>,
     /// The built-in download counts as modified then.
     started: SystemTime,
 }
@@ -32,10 +34,14 @@ pub enum Content {
 }
 
 impl Data {
-    /// The folder that was asked for, else `data` beside the executable, else the built-in copy. All of it is
-    /// read once, so that a broken file is noticed before a client meets it.
+    /// The folder that was asked for, else `data` beside the executable if it is meant for this program, else the
+    /// built-in copy. All of it is read once, so that a broken file is noticed before a client meets it.
     pub fn open(folder: Option<PathBuf>) -> Result<Data, Failure> {
-        let data = Data { folder: folder.or_else(beside_executable), started: SystemTime::now() };
+        let beside = if folder.is_none() { beside_executable() } else { None };
+        let is_ours =
+            beside.as_ref().is_some_and(|beside| [TASKS, REPORT].iter().any(|name| beside.join(name).exists()));
+        let (own, passed_over) = if is_ours { (beside, None) } else { (None, beside) };
+        let data = Data { folder: folder.or(own), passed_over, started: SystemTime::now() };
         data.check().map_err(|what| Failure::new(what, "mend it, or write a fresh folder with --write-data DIR"))?;
         Ok(data)
     }
@@ -88,7 +94,7 @@ impl Data {
         };
         let path = folder.join(name);
         let open = || -> std::io::Result<Download> {
-            let file = File::open(&path)?;
+            let file = open(&path)?;
             let metadata = file.metadata()?;
             let (length_bytes, modified) = (metadata.len(), metadata.modified()?);
             Ok(Download { name: name.clone(), content: Content::File(file), length_bytes, modified })
@@ -99,7 +105,13 @@ impl Data {
     /// What the banner says about the data: where it comes from, and what is there beyond the usual.
     pub fn describe(&self) -> Result<Vec<String>, String> {
         let Some(folder) = &self.folder else {
-            return Ok(vec!["built in (--write-data DIR writes a copy that you can change)".to_owned()]);
+            let mut lines = vec!["built in (--write-data DIR writes a copy that you can change)".to_owned()];
+            lines.extend(
+                self.passed_over
+                    .as_ref()
+                    .map(|folder| format!("{} is not served: it holds neither {TASKS} nor {REPORT}", folder.display())),
+            );
+            return Ok(lines);
         };
         let mut lines = vec![folder.display().to_string()];
         let ids = self.task_ids()?;
@@ -136,7 +148,7 @@ impl Data {
         match &self.folder {
             Some(folder) => {
                 let path = folder.join(name);
-                let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+                let bytes = read(&path).map_err(|error| unreadable(&path, &error))?;
                 let value = parse(&bytes).map_err(|what| format!("{} is not JSON: {what}", path.display()))?;
                 Ok((bytes, value))
             }
@@ -203,6 +215,22 @@ fn parse(bytes: &[u8]) -> Result<Value, String> {
         let what = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
         format!("line {line}, column {column}: {what}")
     })
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opening anything else, such as a named pipe, could take for ever, and all clients would wait.
+fn open(path: &Path) -> std::io::Result<File> {
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_file() {
+        return File::open(path);
+    }
+    let what = if kind.is_dir() { "a folder" } else { "a named pipe, a socket or a device" };
+    Err(std::io::Error::other(format!("it is {what}, and no file")))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> String {

@@ -2,9 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::process::Command;
 
 use tempfile::TempDir;
 
+#[cfg(unix)]
+use crate::support::is_skipped_under_wine;
 use crate::support::{
     DOWNLOAD, REPORT, Server, TASKS, built_in, command, data_folder, program, program_alone, run, text,
 };
@@ -114,6 +118,43 @@ fn a_data_folder_beside_the_executable_is_served_wherever_it_is_started() {
     let tasks = String::from_utf8(server.get(TASKS).body).expect("UTF-8");
     assert!(tasks.contains("beside"), "{tasks}");
     server.wait_for_line(|line| line.contains(text(&home.path().join("data"))));
+}
+
+/// Such as that of the downloads, in which the program was double-clicked.
+#[test]
+fn a_data_folder_of_somebody_else_beside_the_executable_is_passed_over_and_named() {
+    let (home, executable) = program_alone();
+    let folder = home.path().join("data");
+    fs::create_dir(&folder).expect("a folder");
+    fs::write(folder.join("holiday.jpg"), "not ours").expect("a file");
+
+    let server = Server::launch(&mut command(&executable));
+
+    assert_eq!(server.get(TASKS).body, built_in("tasks.json"));
+    let said = format!("{} is not served: it holds neither tasks.json nor report.json", text(&folder));
+    server.wait_for_line(|line| line.trim_start() == said);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_named_instead_of_waited_for() {
+    if is_skipped_under_wine("named pipes, which Windows keeps elsewhere") {
+        return;
+    }
+    for name in ["tasks.json", "report.json"] {
+        let folder = data_folder();
+        let server = Server::start(&["--data", text(folder.path())]);
+        let file = folder.path().join(name);
+        fs::remove_file(&file).expect("the file is there");
+        assert!(Command::new("mkfifo").arg(&file).status().expect("mkfifo").success());
+
+        let (method, target) = if name == "tasks.json" { ("GET", TASKS) } else { ("POST", REPORT) };
+        let sentence = server.request(method, target, &[]).assert_error(500);
+
+        assert!(sentence.contains(text(&file)) && sentence.contains("named pipe"), "{sentence}");
+        let refused = run(&["--data", text(folder.path())]);
+        assert_eq!((refused.code, refused.stderr.lines().next()), (Some(1), Some(&*sentence)));
+    }
 }
 
 #[test]
