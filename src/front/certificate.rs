@@ -5,9 +5,9 @@ use crate::text::Failure;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use rustls::ServerConfig;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{CipherSuite, ServerConfig};
 use std::path::Path;
 use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
@@ -55,12 +55,17 @@ fn configure(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut provider = rustls::crypto::ring::default_provider();
+    // ring is slow at the SHA-384 of the other AES; see also `ignore_client_order`.
+    provider.cipher_suites.sort_by_key(|suite| !AES_128.contains(&suite.suite()));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.ignore_client_order = true;
+    // Each takes time in the handshake; a client that resumes gets a new one then.
+    config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }
 
@@ -108,3 +113,9 @@ pub fn names(host: Option<&str>) -> Vec<String> {
     }
     names
 }
+
+const AES_128: [CipherSuite; 3] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+];

@@ -1,6 +1,6 @@
 //! The command line: what it refuses, and what it says about itself.
 
-use crate::support::run;
+use crate::support::{run, text};
 
 #[test]
 fn a_wrong_option_is_exit_2_with_the_nearest_one() {
@@ -42,6 +42,14 @@ fn a_wrong_value_is_exit_2_with_the_option_and_the_value() {
     }
     assert!(misuse(&["--strict=yes"]).contains("--strict"));
     assert!(misuse(&["file.txt"]).contains("file.txt"));
+}
+
+#[test]
+fn all_arguments_are_looked_at_before_anything_is_written() {
+    let parent = tempfile::TempDir::new().expect("a folder");
+    let folder = parent.path().join("data");
+    assert!(misuse(&["--write-data", text(&folder), "--bogus"]).contains("--bogus"));
+    assert!(!folder.exists());
 }
 
 /// What every misuse is: exit code 2, and one sentence.
