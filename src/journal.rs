@@ -64,6 +64,7 @@ impl Journal {
         if book.has_ended {
             return;
         }
+        book.checklist.count_connection(sentence);
         self.console.print(&format!("{}  {client}  {sentence}", self.time_of_day()));
         let members = || vec![("client", json!(client.to_string())), ("error", json!(sentence))];
         self.write(&mut book, "connection", members);

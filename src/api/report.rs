@@ -147,9 +147,7 @@ impl Report<'_> {
     }
 
     fn note_not_saved(&mut self, error: &io::Error) {
-        let sentence = format!("the report came, but cannot be kept in the folder of --record: {error}");
-        self.not_saved = Some(sentence.clone());
-        self.note(507, sentence, "room in the folder", &error.to_string());
+        self.not_saved = Some(format!("the report came, but cannot be kept in the folder of --record: {error}"));
     }
 
     fn note_broken(&mut self, error: &io::Error, boundary: &str, layout: &Layout) {

@@ -1,10 +1,15 @@
 //! The end: however it is asked for, console and journal say which of the three steps the client did.
 
+use std::fs;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
 use serde_json::{Value, json};
 
 use crate::api::report::{MULTIPART, form};
+use crate::connection::{Connection, client_configuration};
 use crate::process::Finished;
-use crate::support::{DOWNLOAD, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, command, program};
+use crate::support::{DOWNLOAD, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, command, data_folder, program, text};
 
 #[cfg(unix)]
 #[test]
@@ -48,9 +53,9 @@ fn ends_with_the_checklist(end: fn(&mut Server) -> Finished) {
         let checklist =
             "\nWhat the client did:\n  tasks     2 times\n  download  once, 1 with findings\n  report    never\n";
         assert!(finished.stdout.ends_with(checklist), "{}", finished.stdout);
-        let expected =
-            json!({ "tasks": tally([2, 0, 0, 0, 0]), "download": tally([1, 1, 0, 0, 0]), "report": tally([0; 5]) });
-        assert_eq!(stopped(&server), expected);
+        let stopped = stopped(&server);
+        assert_eq!(steps(&stopped), [[2, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0; 5]]);
+        assert_eq!((&stopped["beside"], &stopped["server_failures"]), (&json!([]), &json!(0)));
         assert!(!server.record.path().join("ready.json").exists());
         drop(connection);
     }
@@ -71,23 +76,78 @@ fn the_checklist_counts_what_was_refused() {
     let checklist = "  tasks     never\n  download  3 times, 1 with findings, 1 refused\n  \
         report    3 times, 2 with findings, 2 refused\n";
     assert!(finished.stdout.ends_with(checklist), "{}", finished.stdout);
-    let expected =
-        json!({ "tasks": tally([0; 5]), "download": tally([3, 1, 1, 0, 0]), "report": tally([3, 2, 2, 0, 0]) });
-    assert_eq!(stopped(&server), expected);
+    assert_eq!(steps(&stopped(&server)), [[0; 5], [3, 1, 1, 0, 0], [3, 2, 2, 0, 0]]);
 }
 
+/// Otherwise it would only say "never" three times.
 #[test]
-fn only_the_three_steps_are_counted() {
+fn what_went_wrong_beside_the_three_steps_is_told_by_cause() {
     let mut server = Server::start(&[]);
-    server.request("HEAD", TASKS, &[]);
+    server.request("HEAD", &format!("{TASKS}?id=1"), &[]);
     server.request("OPTIONS", REPORT, &[]);
-    server.request("DELETE", TASKS, &[]);
-    server.get("/tasks");
+    for _ in 0..2 {
+        server.request("DELETE", &format!("{TASKS}?id=1"), &[]);
+        server.get("/tasks?id=1");
+    }
+    server.raw("GARBAGE\r\n\r\n").assert_error(400);
+    for path in ["/a", "/b"] {
+        let mut plain = Connection::plain(server.address());
+        plain.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        plain.read_response(false).assert_error(400);
+        plain.assert_closed();
+    }
+    let distrust = Arc::new(client_configuration(RootCertStore::empty(), rustls::ALL_VERSIONS));
+    Connection::tls(server.address(), "localhost", distrust).expect_err("the client trusts nobody");
+    server.wait_for_event(8);
 
     let finished = server.stop();
 
-    let checklist = "  tasks     never\n  download  never\n  report    never\n";
-    assert!(finished.stdout.ends_with(checklist), "{}", finished.stdout);
+    let told = finished.stdout.split("What the client did:\n").nth(1).expect("a checklist");
+    let beside = "  tasks     never\n  download  never\n  report    never\n  \
+        wrong method, 2 times: DELETE /xyz/api/cleaner/tasks\n  \
+        other path, 2 times: GET /tasks\n  \
+        no request, once: line 1 of the request is not a method, a target and HTTP/1.1, with one space between them: \
+        \"GARBAGE\"\n  \
+        connection, 2 times: this port speaks HTTPS\n  \
+        connection, once: does not trust the certificate (TLS alert unknown_ca)\n";
+    assert!(told.starts_with(beside), "{told}");
+    let stopped = stopped(&server);
+    assert_eq!(stopped["beside"][1], json!({ "kind": "other path", "what": "GET /tasks", "times": 2 }));
+    assert_eq!(stopped["beside"].as_array().map(Vec::len), Some(5), "{stopped}");
+}
+
+#[test]
+fn only_so_many_things_of_a_kind_are_told_apart() {
+    let mut server = Server::start(&["--http"]);
+    for number in 0..30 {
+        server.get(&format!("/{number}"));
+    }
+
+    let finished = server.stop();
+
+    assert!(finished.stdout.contains("\n  other path, once: GET /19\n"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("\n  other path, 10 times: others\n"), "{}", finished.stdout);
+    assert!(!finished.stdout.contains("GET /20\n"), "{}", finished.stdout);
+}
+
+/// The client is not to blame, and its developer is not to search.
+#[test]
+fn what_failed_on_the_servers_side_is_counted_apart() {
+    let data = data_folder();
+    let mut server = Server::start(&["--data", text(data.path())]);
+    fs::write(data.path().join("tasks.json"), "{").expect("the data can be broken");
+    for _ in 0..2 {
+        server.get(TASKS).assert_error(500);
+    }
+
+    let finished = server.stop();
+
+    assert!(finished.stdout.contains("\n  tasks     2 times\n"), "{}", finished.stdout);
+    let told = "\n  2 answers failed on the server's side: see above\n";
+    assert!(finished.stdout.contains(told), "{}", finished.stdout);
+    let stopped = stopped(&server);
+    assert_eq!(steps(&stopped)[0], [2, 0, 0, 0, 0]);
+    assert_eq!((&stopped["beside"], &stopped["server_failures"]), (&json!([]), &json!(2)));
 }
 
 /// A client developer who reads "never" would look for the mistake in the wrong place.
@@ -138,6 +198,9 @@ fn stopped(server: &Server) -> Value {
     last["checklist"].clone()
 }
 
-fn tally([requests, with_findings, refused, partial, incomplete]: [u64; 5]) -> Value {
-    json!({ "requests": requests, "with_findings": with_findings, "refused": refused, "partial": partial, "incomplete": incomplete })
+/// What was counted of tasks, download and report.
+fn steps(checklist: &Value) -> [[u64; 5]; 3] {
+    let counts = ["requests", "with_findings", "refused", "partial", "incomplete"];
+    let count = |step, count| checklist[step][count].as_u64().expect("a number");
+    ["tasks", "download", "report"].map(|step| counts.map(|name| count(step, name)))
 }
