@@ -80,6 +80,8 @@ impl Journal {
     pub fn stop(&self, unfinished: usize) {
         let mut book = self.book();
         self.console.print(&book.checklist.text(unfinished));
+        let reasons = book.checklist.reasons();
+        self.write(&mut book, "verdict", || vec![("ready", json!(reasons.is_empty())), ("reasons", json!(reasons))]);
         let (checklist, lost) = (book.checklist.object(), book.all_lost);
         let members =
             || vec![("checklist", checklist), ("unfinished", json!(unfinished)), ("lost_events", json!(lost))];
@@ -87,6 +89,7 @@ impl Journal {
         if book.all_lost > 0 {
             self.console.print(&format!("  journal.jsonl lacks {}: see above", counted(book.all_lost, "event")));
         }
+        self.console.print(&book.checklist.verdict(&reasons));
         book.has_ended = true;
     }
 

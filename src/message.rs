@@ -122,6 +122,16 @@ pub struct Notes {
     pub error: Option<String>,
     pub findings: Vec<Finding>,
     pub parts: Vec<Part>,
+    /// Which piece of a file the reply has.
+    pub piece: Option<Piece>,
+}
+
+#[derive(Debug)]
+pub struct Piece {
+    /// Of this state of the file.
+    pub entity_tag: String,
+    pub file_bytes: u64,
+    pub first_byte: u64,
 }
 
 /// What a strict server would refuse, and how.

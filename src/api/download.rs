@@ -3,7 +3,7 @@
 
 use super::data::{Content, Data, Download};
 use super::tasks::check_id;
-use crate::message::{Body, Reply, Request};
+use crate::message::{Body, Piece, Reply, Request};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -45,6 +45,8 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
 
 fn content(download: Download, status: u16, start_byte: u64, length_bytes: u64) -> Reply {
     let content_type = mime_guess::from_path(&download.name).first_or_octet_stream();
+    let Validators { entity_tag, .. } = Validators::of(&download);
+    let piece = Piece { entity_tag, file_bytes: download.length_bytes, first_byte: start_byte };
     let body = match download.content {
         Content::File(file) => Body::File { file, start_byte, length_bytes },
         Content::BuiltIn(bytes) => {
@@ -52,9 +54,11 @@ fn content(download: Download, status: u16, start_byte: u64, length_bytes: u64) 
             Body::Bytes(bytes.copied().collect())
         }
     };
-    Reply::new(status, body)
+    let mut reply = Reply::new(status, body)
         .with("Content-Type", content_type.essence_str())
-        .with("Content-Disposition", disposition(&download.name))
+        .with("Content-Disposition", disposition(&download.name));
+    reply.notes.piece = Some(piece);
+    reply
 }
 
 /// What tells one state of a file from another.

@@ -1,4 +1,5 @@
-//! The end: however it is asked for, console and journal say which of the three steps the client did.
+//! The end: however it is asked for, console and journal say which of the three steps the client did, and whether it is
+//! ready.
 
 use std::fs;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use serde_json::{Value, json};
 
-use crate::api::report::{MULTIPART, form};
+use crate::api::report::{MULTIPART, form, text_part};
 use crate::connection::{Connection, client_configuration};
 use crate::process::Finished;
 use crate::support::{DOWNLOAD, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, command, data_folder, program, text};
@@ -50,8 +51,10 @@ fn ends_with_the_checklist(end: fn(&mut Server) -> Finished) {
         let finished = end(&mut server);
 
         assert_eq!(finished.code, Some(0));
-        let checklist =
-            "\nWhat the client did:\n  tasks     2 times\n  download  once, 1 with findings\n  report    never\n";
+        let checklist = "\nWhat the client did:\n  tasks     2 times\n  download  once, 1 with findings\n  \
+            report    never\n\nNOT READY\n  download: the request does not say which task it is for: it has no id \
+            (expected: id=N, with the id of a task in tasks.json: 1, 2)\n  \
+            report: never sent; send POST /xyz/api/cleaner/tasks/report\n";
         assert!(finished.stdout.ends_with(checklist), "{}", finished.stdout);
         let stopped = stopped(&server);
         assert_eq!(steps(&stopped), [[2, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0; 5]]);
@@ -59,6 +62,40 @@ fn ends_with_the_checklist(end: fn(&mut Server) -> Finished) {
         assert!(!server.record.path().join("ready.json").exists());
         drop(connection);
     }
+}
+
+#[test]
+fn a_client_that_did_all_right_is_ready_and_the_journal_says_so_before_the_stop() {
+    for arguments in WITH_AND_WITHOUT_TLS {
+        let mut server = Server::start(arguments);
+        server.get(TASKS);
+        for range in ["bytes=100-", "bytes=0-99"] {
+            assert_eq!(server.request("GET", &format!("{DOWNLOAD}?id=1"), &[&format!("Range: {range}")]).status, 206);
+        }
+        server.post(REPORT, MULTIPART, &[text_part("id", "1").as_bytes(), &form(b"x")].concat());
+
+        let finished = server.stop();
+
+        let ready = "\n\nready: the client did each of the three steps, and nothing wrong\n";
+        assert!(finished.stdout.ends_with(ready), "{}", finished.stdout);
+        let journal = server.journal();
+        let events: Vec<&Value> = journal.iter().map(|event| &event["event"]).collect();
+        assert_eq!(events[5..], ["verdict", "stop"]);
+        assert_eq!((&journal[5]["ready"], &journal[5]["reasons"]), (&json!(true), &json!([])));
+        assert_eq!((&journal[5]["command"], &journal[5]["exit_code"]), (&Value::Null, &Value::Null));
+    }
+}
+
+#[test]
+fn where_no_client_came_nobody_is_blamed() {
+    let mut server = Server::start(&[]);
+
+    let finished = server.stop();
+
+    let kind = "\n\nNo client came. The first lines say where it is to send its requests.\n";
+    assert!(finished.stdout.ends_with(kind), "{}", finished.stdout);
+    let journal = server.journal();
+    assert_eq!((&journal[1]["ready"], &journal[1]["reasons"]), (&json!(false), &json!(["no request came"])));
 }
 
 #[test]
@@ -75,7 +112,7 @@ fn the_checklist_counts_what_was_refused() {
 
     let checklist = "  tasks     never\n  download  3 times, 1 with findings, 1 refused\n  \
         report    3 times, 2 with findings, 2 refused\n";
-    assert!(finished.stdout.ends_with(checklist), "{}", finished.stdout);
+    assert!(finished.stdout.contains(checklist), "{}", finished.stdout);
     assert_eq!(steps(&stopped(&server)), [[0; 5], [3, 1, 1, 0, 0], [3, 2, 2, 0, 0]]);
 }
 
@@ -98,7 +135,7 @@ fn what_went_wrong_beside_the_three_steps_is_told_by_cause() {
     }
     let distrust = Arc::new(client_configuration(RootCertStore::empty(), rustls::ALL_VERSIONS));
     Connection::tls(server.address(), "localhost", distrust).expect_err("the client trusts nobody");
-    server.wait_for_event(8);
+    server.wait_for_line(|line| line.contains("unknown_ca"));
 
     let finished = server.stop();
 
@@ -159,7 +196,7 @@ fn a_step_that_the_server_could_not_do_is_not_called_never() {
 
     let finished = server.stop();
 
-    assert!(finished.stdout.ends_with("  report    once, 1 refused\n"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("  report    once, 1 refused\n"), "{}", finished.stdout);
 }
 
 #[test]
@@ -172,11 +209,8 @@ fn a_request_that_is_still_on_its_way_is_said_to_be_uncounted() {
 
     let finished = server.stop();
 
-    assert!(
-        finished.stdout.ends_with("\n  not counted: 1 request still on the way at the end\n"),
-        "{}",
-        finished.stdout
-    );
+    let told = "\n  not counted: 1 request still on the way at the end\n";
+    assert!(finished.stdout.contains(told), "{}", finished.stdout);
     assert_eq!(server.journal().last().expect("the stop")["unfinished"], 1);
 }
 

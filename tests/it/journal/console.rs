@@ -123,6 +123,6 @@ fn output_that_nobody_reads_holds_nothing_up_and_what_is_lost_is_counted() {
         .map(|lost| lost.split(' ').next().expect("a number").replace(',', "").parse::<usize>().expect("a number"))
         .sum();
     assert!(told > 100 && lost > 100, "{told} lines told, {lost} lost");
-    // The checklist may be lost too: it begins with an empty line.
-    assert!((requests..requests + 6).contains(&(told + lost)), "{told} lines told, {lost} lost");
+    // The checklist and the verdict may be lost too.
+    assert!((requests..requests + 14).contains(&(told + lost)), "{told} lines told, {lost} lost");
 }
