@@ -60,13 +60,13 @@ impl Front {
     /// Waits until no request is being answered, but not long for slow clients; new ones are refused. Returns how many
     /// are still on their way.
     pub fn finish(&self) -> usize {
-        let traffic = &self.traffic;
-        traffic.is_stopping.store(true, Ordering::Relaxed);
-        let deadline = Instant::now() + FINISH_LIMIT;
-        while count(&traffic.requests) > 0 && Instant::now() < deadline {
-            thread::sleep(FINISH_LOOK);
-        }
-        count(&traffic.requests)
+        self.traffic.is_stopping.store(true, Ordering::Relaxed);
+        wait_for_end(&self.traffic.requests, FINISH_LIMIT)
+    }
+
+    /// Once the client has ended: waits for the end of its connections, so that all is told of them.
+    pub fn see_off(&self) {
+        wait_for_end(&self.traffic.connections, SEE_OFF_LIMIT);
     }
 
     fn accept_all(&'static self, listener: &TcpListener) {
@@ -247,6 +247,15 @@ impl Front {
     }
 }
 
+/// Returns how many there still are after that time.
+fn wait_for_end(token: &Arc<()>, limit: Duration) -> usize {
+    let deadline = Instant::now() + limit;
+    while count(token) > 0 && Instant::now() < deadline {
+        thread::sleep(FINISH_LOOK);
+    }
+    count(token)
+}
+
 /// How many clones there are of a token, of which each connection or request holds one.
 fn count(token: &Arc<()>) -> usize {
     Arc::strong_count(token) - 1
@@ -260,6 +269,8 @@ const CROWDED: &str = "there are more than 512 connections; close those that are
 const CROWDED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long answers that are on their way at the end may take.
 const FINISH_LIMIT: Duration = Duration::from_secs(2);
+/// A program that the client has left behind may keep connections.
+const SEE_OFF_LIMIT: Duration = Duration::from_secs(1);
 const FINISH_LOOK: Duration = Duration::from_millis(2);
 /// Between attempts to accept while descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

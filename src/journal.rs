@@ -5,7 +5,7 @@ pub mod checklist;
 pub mod console;
 pub mod record;
 
-use crate::message::{Exchange, Part, Request, json_object};
+use crate::message::{Ended, Exchange, Part, Request, json_object};
 use crate::text::{counted, in_bytes, quoted_whole, shown, to_text};
 use checklist::Checklist;
 use console::Console;
@@ -76,12 +76,19 @@ impl Journal {
     }
 
     /// The checklist, and the end: whatever happens from now on is not told any more. `unfinished`: requests that are
-    /// still on their way.
-    pub fn stop(&self, unfinished: usize) {
+    /// still on their way; `ended`: the client, where it was run here. Returns whether it is ready.
+    pub fn stop(&self, unfinished: usize, ended: Option<&Ended>) -> bool {
         let mut book = self.book();
         self.console.print(&book.checklist.text(unfinished));
-        let reasons = book.checklist.reasons();
-        self.write(&mut book, "verdict", || vec![("ready", json!(reasons.is_empty())), ("reasons", json!(reasons))]);
+        let reasons = book.checklist.reasons(ended);
+        self.write(&mut book, "verdict", || {
+            vec![
+                ("ready", json!(reasons.is_empty())),
+                ("reasons", json!(reasons)),
+                ("exit_code", json!(ended.and_then(|ended| ended.exit_code))),
+                ("command", json!(ended.map(|ended| &ended.command))),
+            ]
+        });
         let (checklist, lost) = (book.checklist.object(), book.all_lost);
         let members =
             || vec![("checklist", checklist), ("unfinished", json!(unfinished)), ("lost_events", json!(lost))];
@@ -89,8 +96,9 @@ impl Journal {
         if book.all_lost > 0 {
             self.console.print(&format!("  journal.jsonl lacks {}: see above", counted(book.all_lost, "event")));
         }
-        self.console.print(&book.checklist.verdict(&reasons));
+        self.console.print(&book.checklist.verdict(&reasons, ended.is_some()));
         book.has_ended = true;
+        reasons.is_empty()
     }
 
     /// Waits until all is printed.

@@ -36,11 +36,12 @@
 //! # Where to read on
 //!
 //! `run` below, `api` with `tasks`, `download` and `report`, then the rest of the listing: a room is one file and the
-//! folder of its name. Imports run one way, from `main` and `options` over `front` and `api` to `bridge`, `journal`,
-//! `message`, `stop` and `text`.
+//! folder of its name. `command` runs a client. Imports run one way, from `main` and `options` over `front` and `api` to
+//! `bridge`, `command`, `journal`, `message`, `stop` and `text`.
 
 mod api;
 mod bridge;
+mod command;
 mod front;
 mod journal;
 mod message;
@@ -55,17 +56,21 @@ use front::{Front, Traffic, certificate, listen};
 use journal::Journal;
 use journal::console::{self, Console};
 use journal::record::Record;
+use message::Ended;
 use options::{Action, HELP, Options, Security};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::SystemTime;
+use tempfile::TempDir;
 use text::Failure;
 use time::UtcOffset;
 
 fn main() -> ExitCode {
+    let mut cannot_start = 1;
     let done = match Action::parse(std::env::args_os().skip(1)) {
         Err(sentence) => {
             console::print_failure(&sentence);
@@ -73,26 +78,31 @@ fn main() -> ExitCode {
         }
         Ok(Action::Help) => {
             console::print_now(HELP);
-            Ok(())
+            Ok(0)
         }
         Ok(Action::Version) => {
             console::print_now(concat!("cleaner-test-server ", env!("CARGO_PKG_VERSION")));
-            Ok(())
+            Ok(0)
         }
-        Ok(Action::WriteData(folder)) => api::write_built_in(&folder).map(|told| console::print_now(&told.join("\n"))),
-        Ok(Action::Serve(options)) => run(options),
+        Ok(Action::WriteData(folder)) => api::write_built_in(&folder).map(|told| {
+            console::print_now(&told.join("\n"));
+            0
+        }),
+        Ok(Action::Serve(options)) => {
+            cannot_start = if options.command.is_empty() { 1 } else { 125 };
+            run(options)
+        }
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            console::print_failure(&failure);
-            ExitCode::FAILURE
-        }
-    }
+    done.unwrap_or_else(|failure| {
+        console::print_failure(&failure);
+        cannot_start
+    })
+    .into()
 }
 
 /// A server from its start to its end. The order matters: nothing is promised (ready.json, the banner) before it holds.
-fn run(options: Options) -> Result<(), Failure> {
+/// Returns the exit code.
+fn run(options: Options) -> Result<u8, Failure> {
     // Before there is a second thread: later the system's time zone cannot be asked for safely. UTC where it fails.
     let time_zone = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
     if SystemTime::now() < SystemTime::UNIX_EPOCH {
@@ -102,7 +112,10 @@ fn run(options: Options) -> Result<(), Failure> {
         ));
     }
     let data = Data::open(options.data.clone())?;
-    let record = options.record.clone().map(Record::open).transpose()?;
+    let has_command = !options.command.is_empty();
+    let passing = (has_command && options.record.is_none()).then(passing_folder).transpose()?;
+    let folder = options.record.clone().or(passing.as_ref().map(|folder| folder.path().to_owned()));
+    let record = folder.map(Record::open).transpose()?;
     let trust = Trust::prepare(&options, record.as_ref())?;
     let listeners = listen::listen(options.host.as_deref(), options.port)?;
     let addresses = addresses(&listeners)?;
@@ -113,18 +126,19 @@ fn run(options: Options) -> Result<(), Failure> {
         let advice = "allow it connections to 127.0.0.1, and more open files";
         Failure::new(format!("cannot connect within this program: {error}"), advice)
     })?;
-    let journal_file = record.as_ref().map(Record::journal).transpose()?;
+    let kept = record.as_ref().filter(|_| options.record.is_some());
+    let journal_file = kept.map(Record::journal).transpose()?;
     let front: &Front = Box::leak(Box::new(Front {
         tls: trust.tls,
         url: url.clone(),
         timeout: options.timeout,
         max_upload_bytes: options.max_upload_bytes,
         bridge,
-        journal: Journal::open(Console::open()?, time_zone, journal_file),
+        journal: Journal::open(Console::open(has_command)?, time_zone, journal_file),
         traffic: Traffic::default(),
     }));
-    let reports = record.as_ref().map(Record::reports);
-    let api = Api { data, strict: options.strict, reports, url: url.clone() };
+    let api = Api { data, strict: options.strict, reports: kept.map(Record::reports), url: url.clone() };
+    let client = command::prepare(&options.command, &url, trust.ca_path.as_deref())?;
     let stopped = stop::words(options.exit_on_stdin_close)?;
 
     front.journal.start(&url, &banner);
@@ -133,17 +147,40 @@ fn run(options: Options) -> Result<(), Failure> {
     if let Some(record) = &record {
         record.write_ready(&url, addresses[0].port(), trust.ca_path.as_deref())?;
     }
-    // An error would be that nothing can say it any more.
-    if let Ok(Some(why)) = stopped.recv() {
-        front.journal.say(why);
-    }
+    let ended = wait(client, &stopped, front);
 
-    front.journal.stop(front.finish());
+    let is_ready = front.journal.stop(front.finish(), ended.as_ref());
     if let Some(Err(error)) = record.as_ref().map(Record::close) {
         front.journal.say(&format!("warning: cannot remove ready.json: {error}"));
     }
     front.journal.close();
-    Ok(())
+    Ok(match ended {
+        None => 0,
+        Some(Ended { not_run: Some(code), .. }) => code,
+        Some(_) if is_ready => 0,
+        Some(_) => 3,
+    })
+}
+
+/// What a command needs lies there where nothing is to be kept.
+fn passing_folder() -> Result<TempDir, Failure> {
+    TempDir::new().map_err(|error| {
+        Failure::new(format!("cannot make a temporary folder: {error}"), "name a folder with --record")
+    })
+}
+
+/// Until the client has ended, or without one until somebody says so.
+fn wait(client: Option<Command>, stopped: &Receiver<stop::Word>, front: &Front) -> Option<Ended> {
+    let Some(client) = client else {
+        // An error would be that nothing can say it any more.
+        if let Ok(Some(why)) = stopped.recv() {
+            front.journal.say(why);
+        }
+        return None;
+    };
+    let ended = command::run(client, stopped);
+    front.see_off();
+    Some(ended)
 }
 
 /// How this run speaks TLS, and what a client needs for it.
@@ -169,7 +206,10 @@ impl Trust {
                 let (config, ca_pem) = certificate::make(&names)?;
                 let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
                 let (how, ca) = match ca_path.as_ref().map(|path| path.display()) {
-                    Some(path) => (format!("the CA to trust is {path}"), format!("in {path}")),
+                    Some(path) if options.command.is_empty() => {
+                        (format!("the CA to trust is {path}"), format!("in {path}"))
+                    }
+                    Some(path) => (format!("the CA to trust is {path}"), "that SSL_CERT_FILE names".into()),
                     None => (
                         "start with --record DIR to get the CA to trust".into(),
                         "in certificate.pem (see --record)".into(),

@@ -220,6 +220,18 @@ pub struct Exchange {
     pub notes: Notes,
 }
 
+/// How the client that was run (`-- COMMAND`) has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub command: Vec<String>,
+    /// `None`: by a signal, or it has not begun.
+    pub exit_code: Option<i32>,
+    /// What is wrong with that, if anything.
+    pub trouble: Option<String>,
+    /// The exit code that tells why it could not be run, as shells have it.
+    pub not_run: Option<u8>,
+}
+
 /// A JSON object on one line, its members in the order given (serde_json would sort them).
 pub fn json_object(members: &[(&str, Value)]) -> String {
     let members: Vec<String> = members.iter().map(|(name, value)| format!("{}: {value}", json!(name))).collect();

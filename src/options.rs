@@ -16,6 +16,8 @@ pub struct Options {
     pub timeout: Duration,
     pub max_upload_bytes: u64,
     pub exit_on_stdin_close: bool,
+    /// A client to run, and its arguments; empty without one.
+    pub command: Vec<OsString>,
 }
 
 #[derive(Debug)]
@@ -52,8 +54,17 @@ impl Action {
             timeout: Duration::from_secs(30),
             max_upload_bytes: 1 << 30,
             exit_on_stdin_close: false,
+            command: Vec::new(),
         };
         let (mut http, mut certificate, mut key, mut written) = (false, None, None, None);
+        let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+        if let Some(dashes) = arguments.iter().position(|argument| argument == "--") {
+            options.command = arguments.split_off(dashes + 1);
+            arguments.pop();
+            if options.command.is_empty() {
+                return Err("-- needs a command behind it, such as -- python client.py".to_owned());
+            }
+        }
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next().map_err(sentence)? {
             use lexopt::Arg::{Long, Short, Value};
@@ -76,10 +87,17 @@ impl Action {
                 Long("version") | Short('V') => return Ok(Action::Version),
                 Long(name) => return Err(unknown(&format!("--{name}"))),
                 Short(name) => return Err(unknown(&format!("-{name}"))),
-                Value(value) => return Err(format!("{} is not an option; see --help", value.display())),
+                Value(value) => {
+                    let value = value.display();
+                    return Err(format!("{value} is not an option; to run a command, put -- before it; see --help"));
+                }
             }
         }
         options.security = security(http, certificate, key)?;
+        if !options.command.is_empty() && (options.exit_on_stdin_close || written.is_some()) {
+            let option = if written.is_some() { "--write-data" } else { "--exit-on-stdin-close" };
+            return Err(format!("{option} goes with no command: leave it out, or -- and what is behind it"));
+        }
         Ok(written.map_or(Action::Serve(options), Action::WriteData))
     }
 }
@@ -156,10 +174,14 @@ A local HTTPS test server with the three answers of the cleaner API, for people 
 It refuses nothing unless asked to: a client's mistakes are notes on the console, and with --strict
 they are refused as a strict server would refuse them, with what was expected and what was received.
 
-Usage: cleaner-test-server [OPTIONS]
+Usage: cleaner-test-server [OPTIONS] [-- COMMAND]
 
 Without options it serves the folder \"data\" beside the program, or else the data built into it, at
 https://localhost:5000. It is for tests only, never for production.
+
+With -- COMMAND, such as -- python client.py, it runs that client, stops when it ends, and says whether
+it is ready: it ended with 0, did each of the three steps right, and nothing wrong. The client finds the
+address in the environment variable CLEANER_URL, and trusts the certificate by what else is set there.
 
   --port N               listen on port N, 0 for any free one [5000]
   --host ADDRESS         listen on this address instead of 127.0.0.1 and ::1
@@ -177,4 +199,5 @@ https://localhost:5000. It is for tests only, never for production.
   --help                 print this text, and end
   --version              print the version, and end
 
-Exit codes: 0 stopped, 1 could not start, 2 wrong usage.";
+Exit codes: 0 stopped, 1 could not start, 2 wrong usage. With a command: 0 ready, 3 not ready, 125 the
+server could not start, 126 the command cannot be run, 127 it is not there.";

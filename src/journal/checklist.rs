@@ -1,7 +1,7 @@
 //! What the client has done: which of the three steps, how often and how well, what went wrong beside them, and whether
 //! it is ready for a strict server. The server's own failures are counted apart.
 
-use crate::message::{DOWNLOAD, Exchange, Finding, Piece, REPORT, Step, TASKS};
+use crate::message::{DOWNLOAD, Ended, Exchange, Finding, Piece, REPORT, Step, TASKS};
 use crate::text::{counted, grouped, in_bytes, shown};
 use serde_json::{Value, json};
 
@@ -151,21 +151,30 @@ impl Download {
 /// Whether the client is ready.
 impl Checklist {
     /// For the console. `reasons`: those against it.
-    pub fn verdict(&self, reasons: &[String]) -> String {
+    pub fn verdict(&self, reasons: &[String], is_run_here: bool) -> String {
         match reasons {
             [] => "\nready: the client did each of the three steps, and nothing wrong".to_owned(),
-            _ if !self.has_begun => {
+            _ if !self.has_begun && !is_run_here => {
                 "\nNo client came. The first lines say where it is to send its requests.".to_owned()
             }
             _ => format!("\nNOT READY\n  {}", reasons.join("\n  ")),
         }
     }
 
-    /// What speaks against it.
-    pub fn reasons(&self) -> Vec<String> {
-        if !self.has_begun {
-            return vec!["no request came".to_owned()];
-        }
+    /// What speaks against it. `ended`: the client, where it was run here.
+    pub fn reasons(&self, ended: Option<&Ended>) -> Vec<String> {
+        let end = ended.and_then(|ended| ended.trouble.clone());
+        let mut reasons = match ended {
+            Some(Ended { not_run: Some(_), .. }) => Vec::new(),
+            Some(_) if !self.has_begun => vec![format!("no request came: {WHERE}")],
+            None if !self.has_begun => vec!["no request came".to_owned()],
+            _ => self.own_reasons(),
+        };
+        reasons.extend(end);
+        reasons
+    }
+
+    fn own_reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         // A client that has done its steps may have tried connections that it did not need.
         if self.tallies.iter().any(|tally| tally.requests == 0) {
@@ -311,6 +320,7 @@ const STEPS: [(Step, &str, &str, &str); 3] = [
     (Step::Download, "download", "fetched", "GET /xyz/api/cleaner/tasks/download?id=N"),
     (Step::Report, "report", "sent", "POST /xyz/api/cleaner/tasks/report"),
 ];
+const WHERE: &str = "the client is to send its requests to the address in the environment variable CLEANER_URL";
 const CONNECTION: &str = "connection";
 /// So many things of a kind are told apart; somebody who tries all paths would only fill the memory.
 const MAX_TOLD: usize = 20;
@@ -351,7 +361,7 @@ mod tests {
     fn reasons(exchanges: impl IntoIterator<Item = Exchange>) -> Vec<String> {
         let mut checklist = Checklist::default();
         exchanges.into_iter().for_each(|exchange| checklist.count(&exchange));
-        checklist.reasons()
+        checklist.reasons(None)
     }
 
     /// The same for a client that has done the two other steps.
@@ -460,12 +470,12 @@ mod tests {
     fn a_connection_that_failed_is_a_reason_where_a_step_is_missing() {
         let mut checklist = Checklist::default();
         checklist.count_connection("does not trust the certificate: give it the CA");
-        let reasons = checklist.reasons();
+        let reasons = checklist.reasons(None);
         assert_eq!(reasons[0], "connection: does not trust the certificate: give it the CA");
         assert_eq!(reasons.len(), 4);
         for exchange in [exchange("GET", TASKS, 200), piece(200, "a", 0, 300), exchange("POST", REPORT, 200)] {
             checklist.count(&exchange);
         }
-        assert_eq!(checklist.reasons(), NONE);
+        assert_eq!(checklist.reasons(None), NONE);
     }
 }

@@ -1,4 +1,4 @@
-//! Every word that is printed. What goes to standard output waits in a bounded queue for a thread that prints it: a full
+//! Every word that is printed. What is told of clients waits in a bounded queue for a thread that prints it: a full
 //! pipe, or a Windows console that a mouse selection has frozen, holds up the printing and never the serving.
 
 use crate::text::{Failure, counted};
@@ -26,14 +26,15 @@ struct Waiting {
 }
 
 impl Console {
-    /// Starts the printing thread.
-    pub fn open() -> Result<Console, Failure> {
+    /// Starts the printing thread. On standard error where standard output is somebody else's.
+    pub fn open(is_on_stderr: bool) -> Result<Console, Failure> {
         let (sender, texts) = channel();
         let (printing, ended) = channel();
         let waiting = Arc::<Waiting>::default();
         let console = Console { queue: Mutex::new(Some((sender, ended))), waiting: Arc::clone(&waiting) };
         let print_all = move || {
             let _until_the_end: Sender<()> = printing;
+            let mut output: Box<dyn Write> = if is_on_stderr { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
             while let Ok(first) = texts.recv() {
                 // Many lines at once cost as little as one, and nobody reads faster.
                 thread::sleep(COLLECT);
@@ -46,8 +47,8 @@ impl Console {
                         text.push_str(&format!("({lost} lost here: what reads this output was too slow)\n"));
                     }
                 }
-                // A closed standard output is no reason to stop serving; nobody is there to be told.
-                io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).ok();
+                // A closed output is no reason to stop serving; nobody is there to be told.
+                output.write_all(text.as_bytes()).and_then(|()| output.flush()).ok();
             }
         };
         thread::Builder::new().name("console".to_owned()).spawn(print_all).map_err(Failure::no_thread)?;

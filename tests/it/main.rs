@@ -7,6 +7,7 @@
 )]
 
 mod bridge;
+mod command;
 mod connection;
 mod fixture;
 mod foreign;

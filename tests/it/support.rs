@@ -162,10 +162,7 @@ impl Server {
 
     /// The events of journal.jsonl so far, the first of which is the start.
     pub fn journal(&self) -> Vec<Value> {
-        let journal = fs::read_to_string(self.record.path().join("journal.jsonl")).expect("a journal");
-        // The last line may be half written.
-        let lines = journal.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        lines.map(|line| serde_json::from_str(line).expect("a line of the journal is JSON")).collect()
+        journal_in(self.record.path())
     }
 
     /// The event at this place in the journal, which is there or comes soon.
@@ -262,6 +259,14 @@ impl Drop for Server {
             assert!(complaints.is_empty(), "on standard error:\n{complaints}");
         }
     }
+}
+
+/// The events of the journal in a record.
+pub fn journal_in(record: &Path) -> Vec<Value> {
+    let journal = fs::read_to_string(record.join("journal.jsonl")).expect("a journal");
+    // The last line may be half written.
+    let lines = journal.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    lines.map(|line| serde_json::from_str(line).expect("a line of the journal is JSON")).collect()
 }
 
 /// A request's line on the console, taken apart.

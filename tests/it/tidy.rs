@@ -83,11 +83,12 @@ fn readme_and_crate_doc_name_every_source_file() {
 
 /// What each file of src may import: only what stands above it here, so that no circle can come up. `main`, `options`
 /// and a room's own files for the room itself are not listed.
-const IMPORTS: [(&str, &[&str]); 21] = [
+const IMPORTS: [(&str, &[&str]); 22] = [
     ("text", &[]),
     ("stop", &["text"]),
     ("message", &["text"]),
     ("bridge", &["message"]),
+    ("command", &["message", "text"]),
     ("journal/console", &["text"]),
     ("journal/record", &["message", "text"]),
     ("journal/checklist", &["message", "text"]),

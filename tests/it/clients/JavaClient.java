@@ -1,5 +1,4 @@
 import java.io.IOException;
-import java.io.InputStream;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
@@ -10,47 +9,35 @@ import java.net.http.HttpResponse.BodyHandler;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.security.GeneralSecurityException;
-import java.security.KeyStore;
-import java.security.cert.Certificate;
-import java.security.cert.CertificateFactory;
 import java.time.Duration;
 import java.util.Arrays;
 import java.util.UUID;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
-import javax.net.ssl.SSLContext;
-import javax.net.ssl.TrustManagerFactory;
 
 /**
  * The three steps of a client with Java's HttpClient: list the tasks, download the tool, upload each report.
  *
- * <pre>java JavaClient.java URL CERTIFICATE TOOL REPORT...</pre>
+ * <pre>java JavaClient.java TOOL REPORT...</pre>
  *
- * CERTIFICATE is the authority to trust, in PEM ('' for Java's own list); TOOL is where the tool is saved.
+ * TOOL is where the tool is saved. The environment says where the server is (CLEANER_URL), and whom Java trusts.
  */
 public class JavaClient {
+    private static final String API = System.getenv("CLEANER_URL") + "/xyz/api/cleaner/tasks";
+    private static final HttpClient CLIENT = HttpClient.newHttpClient();
+
     public static void main(String[] arguments) throws Exception {
         try {
-            Path[] files = Arrays.stream(arguments).skip(2).map(Path::of).toArray(Path[]::new);
-            new JavaClient(arguments[0], arguments[1]).run(files[0], Arrays.copyOfRange(files, 1, files.length));
+            Path[] files = Arrays.stream(arguments).map(Path::of).toArray(Path[]::new);
+            run(files[0], Arrays.copyOfRange(files, 1, files.length));
             System.out.println("ok");
-        } catch (IOException | GeneralSecurityException error) {
+        } catch (IOException error) {
             System.err.println("JavaClient: " + error);
             System.exit(1);
         }
     }
 
-    private final String api;
-    private final HttpClient client;
-
-    JavaClient(String url, String certificate) throws GeneralSecurityException, IOException {
-        api = url + "/xyz/api/cleaner/tasks";
-        SSLContext context = certificate.isEmpty() ? SSLContext.getDefault() : trusting(Path.of(certificate));
-        client = HttpClient.newBuilder().sslContext(context).build();
-    }
-
-    void run(Path tool, Path... reports) throws IOException, InterruptedException {
+    private static void run(Path tool, Path... reports) throws IOException, InterruptedException {
         String tasks = send(request(""), BodyHandlers.ofString());
         // Java has no JSON parser of its own, and the first number is all that is needed here.
         Matcher id = Pattern.compile("\"id\":\\s*(\\d+)").matcher(tasks);
@@ -72,12 +59,12 @@ public class JavaClient {
         }
     }
 
-    private HttpRequest.Builder request(String path) {
-        return HttpRequest.newBuilder(URI.create(api + path)).timeout(Duration.ofSeconds(30));
+    private static HttpRequest.Builder request(String path) {
+        return HttpRequest.newBuilder(URI.create(API + path)).timeout(Duration.ofSeconds(30));
     }
 
-    private <T> T send(HttpRequest.Builder request, BodyHandler<T> handler) throws IOException, InterruptedException {
-        HttpResponse<T> answer = client.send(request.build(), handler);
+    private static <T> T send(HttpRequest.Builder request, BodyHandler<T> handler) throws IOException, InterruptedException {
+        HttpResponse<T> answer = CLIENT.send(request.build(), handler);
         if (answer.statusCode() != 200) {
             throw new IOException(answer.uri() + " answers " + answer.statusCode() + ": " + answer.body());
         }
@@ -92,20 +79,5 @@ public class JavaClient {
         String tail = "\r\n--" + boundary + "--\r\n";
         return BodyPublishers.concat(
                 BodyPublishers.ofString(head), BodyPublishers.ofFile(file), BodyPublishers.ofString(tail));
-    }
-
-    /** What `keytool -importcert` does for all programs, done for this client alone. */
-    private static SSLContext trusting(Path certificate) throws GeneralSecurityException, IOException {
-        KeyStore authorities = KeyStore.getInstance(KeyStore.getDefaultType());
-        authorities.load(null, null);
-        try (InputStream pem = Files.newInputStream(certificate)) {
-            Certificate authority = CertificateFactory.getInstance("X.509").generateCertificate(pem);
-            authorities.setCertificateEntry("cleaner-test-server", authority);
-        }
-        TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
-        trust.init(authorities);
-        SSLContext context = SSLContext.getInstance("TLS");
-        context.init(null, trust.getTrustManagers(), null);
-        return context;
     }
 }

@@ -1,12 +1,12 @@
 #!/bin/sh
 # The three steps of a client with curl: list the tasks, download the tool, upload each report.
 #
-#   curl.sh URL CERTIFICATE TOOL REPORT...
+#   curl.sh TOOL REPORT...
 #
-# CERTIFICATE is the authority to trust, in PEM ('' for the system's own); TOOL is where the tool is saved.
+# TOOL is where the tool is saved. The server is at $CLEANER_URL; whom curl trusts says its environment too.
 set -eu
-api=$1/xyz/api/cleaner/tasks certificate=$2 tool=$3
-shift 3
+api=$CLEANER_URL/xyz/api/cleaner/tasks tool=$1
+shift
 
 fail() {
     echo "curl.sh: $*" >&2
@@ -15,7 +15,7 @@ fail() {
 
 # On an error status the answer is shown all the same: it says what was wrong.
 request() {
-    curl --silent --show-error --fail-with-body --max-time 30 ${certificate:+--cacert "$certificate"} "$@"
+    curl --silent --show-error --fail-with-body --max-time 30 "$@"
 }
 
 tasks=$(request "$api") || fail "cannot list the tasks: $tasks"

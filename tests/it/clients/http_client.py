@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The three steps of a client with Python's own `http.client`: list the tasks, download the tool, upload each report.
 
-    http_client.py URL CERTIFICATE TOOL REPORT...
+    http_client.py TOOL REPORT...
 
-CERTIFICATE is the authority to trust, in PEM ('' for the system's own); TOOL is where the tool is saved.
+TOOL is where the tool is saved. The environment says where the server is (CLEANER_URL), and whom Python trusts.
 """
 
 import http.client
@@ -16,11 +16,11 @@ import urllib.parse
 import uuid
 
 
-def main(url, certificate, tool, *reports):
-    server = urllib.parse.urlsplit(url)
+def main(tool, *reports):
+    server = urllib.parse.urlsplit(os.environ["CLEANER_URL"])
     api = f"{server.path}/xyz/api/cleaner/tasks"
 
-    context = ssl.create_default_context(cafile=certificate or None)
+    context = ssl.create_default_context()
     # The strict rules of RFC 5280, which Python applies by default from 3.13 on.
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     # One connection serves all requests: each answer is read to its end before the next request.

@@ -1,20 +1,20 @@
 // The three steps of a client with Node's `https`: list the tasks, download the tool, upload each report.
 //
-//   node node_client.mjs URL CERTIFICATE TOOL REPORT...
+//   node node_client.mjs TOOL REPORT...
 //
-// CERTIFICATE is the authority to trust, in PEM ('' for the usual ones); TOOL is where the tool is saved.
+// TOOL is where the tool is saved. The environment says where the server is (CLEANER_URL), and whom Node trusts.
 
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { createReadStream, createWriteStream, readFileSync } from "node:fs";
+import { createReadStream, createWriteStream } from "node:fs";
 import { Agent, request } from "node:https";
 import { basename } from "node:path";
 import { json, text } from "node:stream/consumers";
 import { pipeline } from "node:stream/promises";
 
-const [url, certificate, tool, ...reports] = process.argv.slice(2);
-const api = `${url}/xyz/api/cleaner/tasks`;
-const agent = new Agent({ keepAlive: true, ca: certificate ? readFileSync(certificate) : undefined });
+const [tool, ...reports] = process.argv.slice(2);
+const api = `${process.env.CLEANER_URL}/xyz/api/cleaner/tasks`;
+const agent = new Agent({ keepAlive: true });
 
 async function main() {
   const { tasks: [task] } = await json(await send("GET", api));

@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
 """The three steps of a client with `requests`: list the tasks, download the tool, upload each report.
 
-    requests_client.py URL CERTIFICATE TOOL REPORT...
+    requests_client.py TOOL REPORT...
 
-CERTIFICATE is the authority to trust, in PEM ('' for the usual ones); TOOL is where the tool is saved.
+TOOL is where the tool is saved. The environment says where the server is (CLEANER_URL), and whom `requests` trusts.
 """
 
+import os
 import sys
 
 import requests
 
 
-def main(url, certificate, tool, *reports):
-    api = f"{url}/xyz/api/cleaner/tasks"
-    # Not `session.verify`: the environment variable REQUESTS_CA_BUNDLE would win over it.
-    options = {"verify": certificate or True, "timeout": 30}
+def main(tool, *reports):
+    api = os.environ["CLEANER_URL"] + "/xyz/api/cleaner/tasks"
+    options = {"timeout": 30}
 
     with requests.Session() as session:
         tasks = checked(session.get(api, **options)).json()["tasks"]

@@ -1,0 +1,125 @@
+//! Runs a client (`-- COMMAND`) with what it needs in its environment: where the server is, and whom to trust.
+
+use crate::message::Ended;
+use crate::text::{Failure, quoted};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+/// The client, to be run without a shell and on this program's own standard streams. `ca`: the file with the CA to
+/// trust; the other files of that kind are written beside it.
+pub fn prepare(words: &[OsString], url: &str, ca: Option<&Path>) -> Result<Option<Command>, Failure> {
+    let [program, arguments @ ..] = words else { return Ok(None) };
+    let mut command = Command::new(program);
+    command.args(arguments).env("CLEANER_URL", url);
+    let Some(ca) = ca else { return Ok(Some(command)) };
+    let store = ca.with_file_name("truststore.jks");
+    let der = CertificateDer::from_pem_file(ca).map_err(io::Error::other);
+    der.and_then(|der| fs::write(&store, java_truststore(&der))).map_err(|error| {
+        let advice = "name a folder with --record that can be written to";
+        Failure::new(format!("cannot write {}: {error}", store.display()), advice)
+    })?;
+    // In quotes, since the path may have spaces. Of two such options Java takes the last.
+    let trust = ["\"-Djavax.net.ssl.trustStore=".as_ref(), store.as_os_str(), "\"".as_ref()].join("".as_ref());
+    let java_options = env::var_os(JAVA_VARIABLE).into_iter().chain([trust]).collect::<Vec<_>>().join(" ".as_ref());
+    // All together: a client that prefers one must not find another there that is stale.
+    command.envs(PEM_VARIABLES.map(|name| (name, ca))).env(JAVA_VARIABLE, java_options);
+    Ok(Some(command))
+}
+
+/// Runs it until it ends. Once a word to stop has come, which Ctrl+C says to both, it does not get long.
+pub fn run<T>(mut command: Command, stopped: &Receiver<T>) -> Ended {
+    let program = quoted(command.get_program().as_encoded_bytes());
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let mut ended = Ended {
+        command: words.map(|word| word.to_string_lossy().into_owned()).collect(),
+        exit_code: None,
+        trouble: None,
+        not_run: None,
+    };
+    match command.spawn().and_then(|child| wait(child, stopped)) {
+        Ok((status, was_ended)) => {
+            ended.exit_code = status.code();
+            ended.trouble = trouble(status, was_ended);
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let advice = "name one that is on the PATH, or its path; on Windows a script with its ending, as npm.cmd";
+            (ended.not_run, ended.trouble) = (Some(127), Some(format!("the command {program} is not there: {advice}")));
+        }
+        Err(error) => {
+            let advice = "name a program, or the interpreter of a script, as python client.py";
+            let sentence = format!("the command {program} cannot be run: {error}; {advice}");
+            (ended.not_run, ended.trouble) = (Some(126), Some(sentence));
+        }
+    }
+    ended
+}
+
+/// How it has ended, and whether that was done here.
+fn wait<T>(mut child: Child, stopped: &Receiver<T>) -> io::Result<(ExitStatus, bool)> {
+    let mut deadline: Option<Instant> = None;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, false));
+        }
+        if stopped.recv_timeout(LOOK).is_ok() {
+            deadline.get_or_insert_with(|| Instant::now() + GRACE);
+        }
+        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            child.kill()?;
+            return Ok((child.wait()?, true));
+        }
+    }
+}
+
+/// What is wrong with how a client has ended.
+fn trouble(status: ExitStatus, was_ended: bool) -> Option<String> {
+    match status.code() {
+        _ if was_ended => {
+            Some(format!("the client did not end within {} s of the word to stop, and was ended", GRACE.as_secs()))
+        }
+        Some(0) => None,
+        Some(code) if code > 0 => Some(format!("the client ended with exit code {code}")),
+        // Windows says so what a signal is elsewhere, such as 0xc0000005.
+        Some(code) => Some(format!("the client ended with exit code {code:#x}")),
+        None => Some(format!("the client was ended by {}", status.to_string().replacen("signal: ", "signal ", 1))),
+    }
+}
+
+/// Java reads neither PEM nor, without a password, PKCS12. This is its own older form (JKS, version 2) with one trusted
+/// certificate: read without a password, or with the one that everybody uses.
+fn java_truststore(der: &[u8]) -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat();
+    let (version, entries, is_trusted, milliseconds_since_1970) = (2_u32, 1_u32, 2_u32, 0_u64);
+    let mut store = [0xFEED_FEED, version, entries, is_trusted].map(u32::to_be_bytes).concat();
+    store.extend([text("cleaner-test-server"), milliseconds_since_1970.to_be_bytes().into(), text("X.509")].concat());
+    store.extend((der.len() as u32).to_be_bytes());
+    store.extend(der);
+    let password: Vec<u8> = "changeit".bytes().flat_map(|byte| [0, byte]).collect();
+    let salted = [&password, b"Mighty Aphrodite".as_slice(), &store].concat();
+    store.extend(digest(&SHA1_FOR_LEGACY_USE_ONLY, &salted).as_ref());
+    store
+}
+
+/// What clients look at for the file with the CAs to trust: OpenSSL, and so Python, Ruby and PHP, and Go; requests;
+/// curl; Node, bun and deno; Perl.
+const PEM_VARIABLES: [&str; 6] = [
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "DENO_CERT",
+    "PERL_LWP_SSL_CA_FILE",
+];
+const JAVA_VARIABLE: &str = "JAVA_TOOL_OPTIONS";
+/// How long a client may take to end at the word to stop.
+const GRACE: Duration = Duration::from_secs(3);
+/// How soon it is noticed that it has ended.
+const LOOK: Duration = Duration::from_millis(10);

@@ -1,0 +1,280 @@
+//! `-- COMMAND`: a client is run with what it needs in its environment, and the exit code says whether it is ready. Here
+//! are clients that fail; those that are right are in foreign.rs.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::foreign::{is_installed, python};
+use crate::process::{Finished, Process};
+use crate::support::{command, is_skipped_under_wine, is_under_wine, journal_in, local, program, text};
+
+/// Runs a command under the program, on a free port, and returns the event `verdict` too.
+fn judge(options: &[&str], words: &[&str]) -> (Finished, Value) {
+    let record = TempDir::new().expect("a folder for the record");
+    let mut under = command(&program());
+    under.args(["--port", "0", "--record", text(record.path())]).args(options).arg("--").args(words);
+    let finished = Process::spawn(under.env("no_proxy", "localhost")).finish();
+    let journal = journal_in(record.path());
+    let [.., verdict, stop] = journal.as_slice() else { panic!("no end in: {journal:#?}") };
+    assert_eq!((&verdict["event"], &stop["event"]), (&json!("verdict"), &json!("stop")), "{journal:#?}");
+    assert_eq!(verdict["command"], json!(words));
+    assert!(!record.path().join("ready.json").exists());
+    (finished, verdict.clone())
+}
+
+/// Holds for a client that is not ready: exit code 3, and these reasons on the console and in the journal.
+#[track_caller]
+fn assert_not_ready((finished, verdict): &(Finished, Value), reasons: &[&str]) {
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+    assert_eq!((&verdict["ready"], &verdict["reasons"]), (&json!(false), &json!(reasons)));
+    let told = format!("\n\nNOT READY\n  {}\n", reasons.join("\n  "));
+    assert!(finished.stderr.ends_with(&told), "{}", finished.stderr);
+}
+
+/// A client in Python's urllib that does what the last lines say. `None` where there is no Python.
+fn judge_python(options: &[&str], lines: &str) -> Option<(Finished, Value)> {
+    if is_skipped_under_wine("Python, which a program of Windows cannot start") {
+        return None;
+    }
+    let script = format!("{BEGINNING}\n{lines}\n");
+    let python = python();
+    is_installed(&python, &["-c", "import ssl"], "a client").then(|| judge(options, &[&python, "-c", &script]))
+}
+
+const BEGINNING: &str = r#"
+import os, ssl, sys, urllib.request
+server = os.environ["CLEANER_URL"]
+
+def ask(path, body=None, context=None, **headers):
+    url = server + "/xyz/api/cleaner" + path
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), context=context) as answer:
+            return answer.read()
+    except urllib.error.HTTPError as error:
+        return error.read()
+
+def tasks():
+    ask("/tasks")
+
+def download(**headers):
+    return ask("/tasks/download?id=1", **headers)
+
+def report(id=1):
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="r.zip"\r\n\r\nx\r\n--b--\r\n'
+    ask(f"/tasks/report?id={id}", body, **{"Content-Type": "multipart/form-data; boundary=b"})
+"#;
+
+#[test]
+fn a_client_that_does_all_right_is_exit_0() {
+    for options in [&[][..], &["--strict"], &["--http"]] {
+        for lines in [
+            "tasks(); download(); report()",
+            // By ranges; then `wget -c` on a whole file, which asks for what is behind its end; then "not modified".
+            "tasks(); download(Range='bytes=200-'); download(Range='bytes=0-199'); report()
+download(Range='bytes=366-'); download(**{'If-Modified-Since': 'Fri, 01 Jan 2100 00:00:00 GMT'})",
+        ] {
+            let Some((finished, verdict)) = judge_python(options, lines) else { return };
+
+            assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), ""), "{}", finished.stderr);
+            let ready = "\n\nready: the client did each of the three steps, and nothing wrong\n";
+            assert!(finished.stderr.ends_with(ready), "{}", finished.stderr);
+            assert_eq!((&verdict["ready"], &verdict["reasons"]), (&json!(true), &json!([])));
+            assert_eq!(verdict["exit_code"], 0);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_something_wrong_is_exit_3_with_each_reason() {
+    let all = "tasks(); download(); report()";
+    let raw = "report: the report is not sent as multipart/form-data (expected: Content-Type: multipart/form-data; \
+        boundary=...)";
+    let no_task = "report: there is no task with the id 7 (expected: id=N, with the id of a task in tasks.json: 1, 2)";
+    for (lines, reasons) in [
+        (
+            "tasks(); download(Range='bytes=0-99'); report()".to_owned(),
+            vec!["download: only bytes 0-99 of 366 were fetched"],
+        ),
+        ("tasks(); download()".into(), vec!["report: never sent; send POST /xyz/api/cleaner/tasks/report"]),
+        ("tasks(); download(); ask('/tasks/report?id=1', b'PASSED')".into(), vec![raw]),
+        (format!("{all}; report(id=7); report(id=7)"), vec![&format!("{no_task} (2 times)")]),
+        (
+            format!("{all}; ask('/nothing')"),
+            vec!["other path, GET /xyz/api/cleaner/nothing: there is nothing at \"/xyz/api/cleaner/nothing\""],
+        ),
+        (
+            format!("{all}; ask('/tasks', b'')"),
+            vec!["wrong method, POST /xyz/api/cleaner/tasks: \"POST\" is not allowed here, GET, HEAD, OPTIONS are"],
+        ),
+        (format!("{all}; sys.exit(7)"), vec!["the client ended with exit code 7"]),
+    ] {
+        for options in [&[][..], &["--strict"]] {
+            let Some(judged) = judge_python(options, &lines) else { return };
+
+            assert_not_ready(&judged, &reasons);
+            assert_eq!(judged.1["exit_code"], if lines.contains("exit") { 7 } else { 0 });
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_trust_is_told_so_first() {
+    let lines = "ask('/tasks', context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))";
+    let Some((finished, verdict)) = judge_python(&[], lines) else { return };
+
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+    let reason = "connection: does not trust the certificate (TLS alert unknown_ca): give it the CA that SSL_CERT_FILE \
+        names, or switch its verification off for tests";
+    assert_eq!(verdict["reasons"][0], reason);
+    assert_eq!(verdict["reasons"].as_array().map(Vec::len), Some(5), "{verdict}");
+}
+
+#[test]
+fn what_a_client_asks_last_is_judged_although_it_does_not_wait_for_the_answer() {
+    let lines = "tasks(); download(); report()
+import http.client
+connection = http.client.HTTPConnection(server.split('/')[2])
+connection.request('GET', '/last')
+os._exit(0)";
+    let Some(judged) = judge_python(&["--http"], lines) else { return };
+
+    assert_not_ready(&judged, &["other path, GET /last: there is nothing at \"/last\""]);
+}
+
+/// The program itself is a client that does nothing, on every system.
+#[test]
+fn a_client_that_does_nothing_is_told_where_the_server_is() {
+    let program = program();
+    let program = text(&program);
+
+    let judged = judge(&[], &[program, "--version"]);
+
+    let nothing =
+        "no request came: the client is to send its requests to the address in the environment variable CLEANER_URL";
+    assert_not_ready(&judged, &[nothing]);
+    // Standard output is exactly the command's.
+    assert_eq!(judged.0.stdout, concat!("cleaner-test-server ", env!("CARGO_PKG_VERSION"), "\n"));
+    let judged = judge(&[], &[program, "--bogus"]);
+    assert_not_ready(&judged, &[nothing, "the client ended with exit code 2"]);
+}
+
+#[test]
+fn a_command_that_is_not_there_is_exit_127_and_one_that_cannot_be_run_126() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("file.exe");
+    fs::write(&file, "neither a script nor a program").expect("a file");
+    let missing = folder.path().join("missing");
+    for (code, path, why) in [(127, &missing, "is not there: "), (126, &file, "cannot be run: ")] {
+        let (finished, verdict) = judge(&[], &[text(path), "argument"]);
+
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(code), ""), "{}", finished.stderr);
+        let reasons = verdict["reasons"].as_array().expect("a list");
+        let [reason] = reasons.as_slice() else { panic!("not one reason: {reasons:?}") };
+        let reason = reason.as_str().expect("text");
+        assert!(reason.starts_with("the command ") && reason.contains(why), "{reason}");
+        assert!(finished.stderr.ends_with(&format!("\n\nNOT READY\n  {reason}\n")), "{}", finished.stderr);
+        assert_eq!(verdict["exit_code"], Value::Null);
+    }
+}
+
+#[test]
+fn a_server_that_cannot_start_is_exit_125_and_the_command_is_not_run() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let program = program();
+    let mut under = command(&program);
+    under.args(["--host", "127.0.0.1", "--port", &port, "--"]).arg(&program).arg("--version");
+
+    let finished = Process::spawn(&mut under).finish();
+
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(125), ""), "{}", finished.stderr);
+    assert!(finished.stderr.contains(&port), "{}", finished.stderr);
+}
+
+#[test]
+fn the_files_are_in_the_record_and_else_in_a_folder_that_goes() {
+    let Some((finished, _)) = judge_python(&[], "print(os.environ['SSL_CERT_FILE'])") else { return };
+    assert!(finished.stdout.ends_with("certificate.pem\n"), "{}", finished.stdout);
+    for options in [vec![], vec!["--http"]] {
+        let mut under = command(&program());
+        under.args(["--port", "0"]).args(&options).args(["--", &python(), "-c"]);
+        let shown = "import os; v = os.environ; print(v['SSL_CERT_FILE']); print(v['JAVA_TOOL_OPTIONS']); \
+            print(all(map(os.path.exists, v['SSL_CERT_FILE'].split())))";
+        let mine = [("SSL_CERT_FILE", "mine.pem"), ("JAVA_TOOL_OPTIONS", "-Xmx64m"), ("HOME", "/")];
+
+        let finished = Process::spawn(under.arg(shown).envs(mine)).finish();
+
+        let lines: Vec<&str> = finished.stdout.lines().collect();
+        if options.is_empty() {
+            let store = Path::new(lines[0]).with_file_name("truststore.jks");
+            let java = format!("-Xmx64m \"-Djavax.net.ssl.trustStore={}\"", store.display());
+            assert_eq!(lines[1..], [&java, "True"]);
+            assert!(!local(lines[0]).parent().expect("a folder").exists(), "{} stays", lines[0]);
+        } else {
+            assert_eq!(lines, ["mine.pem", "-Xmx64m", "False"]);
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_client_that_a_signal_ends_is_not_ready() {
+    if is_under_wine() {
+        return;
+    }
+    let (finished, verdict) = judge(&[], &["sh", "-c", "kill -KILL $$"]);
+
+    assert_eq!(verdict["exit_code"], Value::Null);
+    assert_eq!(verdict["reasons"][1], "the client was ended by signal 9 (SIGKILL)");
+    assert_eq!(finished.code, Some(3));
+}
+
+/// Ctrl+C reaches both, since they are one group of processes.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_both() {
+    use std::os::unix::process::CommandExt;
+    if is_under_wine() {
+        return;
+    }
+    for (client, reason) in [
+        ("echo begun; exec sleep 100", "the client was ended by signal 2 (SIGINT)"),
+        (
+            "trap '' INT; echo begun; exec sleep 100",
+            "the client did not end within 3 s of the word to stop, and was ended",
+        ),
+    ] {
+        let mut under = command(&program());
+        let mut process = Process::spawn(under.args(["--port", "0", "--", "sh", "-c", client]).process_group(0));
+        let begun = process.stdout.take_through(crate::process::LIMIT, |line| line == "begun");
+        assert!(begun.is_some(), "{}", process.stderr.text());
+        let group = format!("-{}", process.child.id());
+        let sent = Command::new("kill").args(["-s", "INT", "--", &group]).status().expect("kill can be started");
+        assert!(sent.success());
+
+        let finished = process.finish();
+
+        assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+        assert!(finished.stderr.ends_with(&format!("\n  {reason}\n")), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn what_goes_with_no_command_is_wrong_usage() {
+    for (arguments, told) in [
+        (vec!["--"], "-- needs a command behind it"),
+        (vec!["--exit-on-stdin-close", "--", "x"], "--exit-on-stdin-close goes with no command"),
+        (vec!["--write-data", "x", "--", "x"], "--write-data goes with no command"),
+        (vec!["python", "client.py"], "to run a command, put -- before it"),
+    ] {
+        let finished = crate::support::run(&arguments);
+
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{}", finished.stderr);
+        assert!(finished.stderr.contains(told), "{}", finished.stderr);
+    }
+}
