@@ -49,14 +49,11 @@ pub fn run<T>(mut command: Command, stopped: &Receiver<T>) -> Ended {
             ended.exit_code = status.code();
             ended.trouble = trouble(status, was_ended);
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let advice = "name one that is on the PATH, or its path; on Windows a script with its ending, as npm.cmd";
-            (ended.not_run, ended.trouble) = (Some(127), Some(format!("the command {program} is not there: {advice}")));
-        }
         Err(error) => {
-            let advice = "name a program, or the interpreter of a script, as python client.py";
-            let sentence = format!("the command {program} cannot be run: {error}; {advice}");
-            (ended.not_run, ended.trouble) = (Some(126), Some(sentence));
+            let is_missing = error.kind() == ErrorKind::NotFound;
+            let why = if is_missing { NOT_THERE.to_owned() } else { format!("cannot be run: {error}; {RUNNABLE}") };
+            ended.not_run = Some(if is_missing { 127 } else { 126 });
+            ended.trouble = Some(format!("the command {program} {why}"));
         }
     }
     ended
@@ -118,6 +115,9 @@ const PEM_VARIABLES: [&str; 6] = [
     "DENO_CERT",
     "PERL_LWP_SSL_CA_FILE",
 ];
+const NOT_THERE: &str =
+    "is not there: name one that is on the PATH, or its path; on Windows a script with its ending, as npm.cmd";
+const RUNNABLE: &str = "name a program, or the interpreter of a script, as python client.py";
 const JAVA_VARIABLE: &str = "JAVA_TOOL_OPTIONS";
 /// How long a client may take to end at the word to stop.
 const GRACE: Duration = Duration::from_secs(3);

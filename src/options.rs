@@ -58,13 +58,7 @@ impl Action {
         };
         let (mut http, mut certificate, mut key, mut written) = (false, None, None, None);
         let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-        if let Some(dashes) = arguments.iter().position(|argument| argument == "--") {
-            options.command = arguments.split_off(dashes + 1);
-            arguments.pop();
-            if options.command.is_empty() {
-                return Err("-- needs a command behind it, such as -- python client.py".to_owned());
-            }
-        }
+        options.command = split_off_command(&mut arguments)?;
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next().map_err(sentence)? {
             use lexopt::Arg::{Long, Short, Value};
@@ -87,9 +81,8 @@ impl Action {
                 Long("version") | Short('V') => return Ok(Action::Version),
                 Long(name) => return Err(unknown(&format!("--{name}"))),
                 Short(name) => return Err(unknown(&format!("-{name}"))),
-                Value(value) => {
-                    let value = value.display();
-                    return Err(format!("{value} is not an option; to run a command, put -- before it; see --help"));
+                Value(word) => {
+                    return Err(format!("{} is no option; a command goes behind --; see --help", word.display()));
                 }
             }
         }
@@ -100,6 +93,14 @@ impl Action {
         }
         Ok(written.map_or(Action::Serve(options), Action::WriteData))
     }
+}
+
+fn split_off_command(arguments: &mut Vec<OsString>) -> Result<Vec<OsString>, String> {
+    let Some(dashes) = arguments.iter().position(|argument| argument == "--") else { return Ok(Vec::new()) };
+    let command = arguments.split_off(dashes + 1);
+    arguments.pop();
+    let is_there = !command.is_empty();
+    is_there.then_some(command).ok_or_else(|| "-- needs a command behind it, such as -- python client.py".to_owned())
 }
 
 fn security(http: bool, certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Security, String> {

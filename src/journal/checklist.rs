@@ -1,15 +1,17 @@
 //! What the client has done: which of the three steps, how often and how well, what went wrong beside them, and whether
 //! it is ready for a strict server. The server's own failures are counted apart.
 
-use crate::message::{DOWNLOAD, Ended, Exchange, Finding, Piece, REPORT, Step, TASKS};
+use crate::message::{Ended, Exchange, Finding, Request, Step};
 use crate::text::{counted, grouped, in_bytes, shown};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub struct Checklist {
     /// In the order of `STEPS`.
     tallies: [Tally; 3],
-    downloads: Vec<Download>,
+    /// By entity tag: what has gone out of one state of a file.
+    downloads: BTreeMap<String, Download>,
     mistakes: Vec<Mistake>,
     /// Answers that went wrong on the server's side.
     server_failures: u64,
@@ -18,20 +20,15 @@ pub struct Checklist {
 
 #[derive(Default)]
 struct Tally {
-    requests: u64,
-    with_findings: u64,
-    refused: u64,
-    /// Only a range was asked for.
-    partial: u64,
-    /// The client did not get all of the answer.
-    incomplete: u64,
-    /// At least one was right.
+    /// In the order of `COUNTS`.
+    counts: [u64; 5],
+    /// Once it was done right.
     is_done: bool,
 }
 
 /// What the client did wrong, told once however often it happens.
 struct Mistake {
-    /// The name of a step, or what else it was, such as a connection or a wrong method.
+    /// The name of a step, or what else it was, such as a connection.
     kind: &'static str,
     what: String,
     /// The same for the verdict, with what to do.
@@ -49,23 +46,19 @@ impl Checklist {
         let Some(index) = STEPS.iter().position(|(own, ..)| Some(*own) == step) else {
             if !complaints.is_empty() {
                 let (kind, what) = beside(exchange);
-                let subject = if request.is_some() { format!("{kind}, {what}") } else { kind.to_owned() };
-                self.note(kind, what, format!("{subject}: {}", complaints.join("; ")));
+                self.note(kind, &what, format!("{kind}, {what}: {}", complaints.join("; ")));
             }
             return;
         };
         let is_whole = step != Some(Step::Download) || self.fetch(exchange);
+        let (has_findings, is_cut) = (!notes.findings.is_empty(), undelivered.is_some());
         let tally = &mut self.tallies[index];
-        tally.requests += 1;
-        tally.with_findings += u64::from(!notes.findings.is_empty());
-        tally.refused += u64::from(is_refused(*status));
-        tally.partial += u64::from(*status == 206);
-        tally.incomplete += u64::from(undelivered.is_some());
-        let is_good = matches!(status, 200..=299 | 304) && undelivered.is_none() && notes.findings.is_empty();
-        tally.is_done |= is_good && is_whole;
+        let happened = [true, has_findings, is_refused(*status), *status == 206, is_cut];
+        tally.counts.iter_mut().zip(happened).for_each(|(count, happened)| *count += u64::from(happened));
+        tally.is_done |= matches!(status, 200..=299 | 304) && is_whole && !has_findings && !is_cut;
         for complaint in complaints {
             let name = STEPS[index].1;
-            self.note(name, complaint.clone(), format!("{name}: {complaint}"));
+            self.note(name, &complaint, format!("{name}: {complaint}"));
         }
     }
 
@@ -74,158 +67,37 @@ impl Checklist {
         self.has_begun = true;
         let cause = sentence.strip_prefix("closed: ").unwrap_or(sentence);
         let cause = cause.split(": ").next().unwrap_or(cause);
-        self.note(CONNECTION, cause.to_owned(), format!("{CONNECTION}: {sentence}"));
+        self.note(CONNECTION, cause, format!("{CONNECTION}: {sentence}"));
     }
 
-    fn note(&mut self, kind: &'static str, what: String, reason: String) {
-        let is_known = |mistake: &Mistake, what: &str| mistake.kind == kind && mistake.what == what;
-        let is_new = !self.mistakes.iter().any(|mistake| is_known(mistake, &what));
-        let is_full = self.mistakes.iter().filter(|mistake| mistake.kind == kind).count() >= MAX_TOLD;
-        let others = || ("others".to_owned(), format!("{kind}: others, see above"));
-        let (what, reason) = if is_new && is_full { others() } else { (what, reason) };
-        match self.mistakes.iter_mut().find(|mistake| is_known(mistake, &what)) {
-            Some(mistake) => mistake.times += 1,
-            None => self.mistakes.push(Mistake { kind, what, reason, times: 1 }),
+    fn note(&mut self, kind: &'static str, what: &str, reason: String) {
+        if let Some(known) = self.mistakes.iter_mut().find(|known| known.kind == kind && known.what == what) {
+            known.times += 1;
+        } else if what != OTHERS && self.mistakes.iter().filter(|known| known.kind == kind).count() >= MAX_TOLD {
+            self.note(kind, OTHERS, format!("{kind}: others, see above"));
+        } else {
+            self.mistakes.push(Mistake { kind, what: what.to_owned(), reason, times: 1 });
         }
     }
 
-    /// Counts what has gone out of a file. Returns whether that is now all of it.
+    /// Whether the client now has all of the file.
     fn fetch(&mut self, exchange: &Exchange) -> bool {
         let Some(piece) = exchange.notes.piece.as_ref().filter(|_| exchange.status < 300) else {
             return exchange.status == 304;
         };
-        let index = self.downloads.iter().position(|download| download.entity_tag == piece.entity_tag);
-        let index = index.unwrap_or_else(|| {
-            self.downloads.push(Download::of(piece));
-            self.downloads.len() - 1
-        });
-        let download = &mut self.downloads[index];
+        let download = self.downloads.entry(piece.entity_tag.clone()).or_default();
+        download.file_bytes = piece.file_bytes;
         download.add(piece.first_byte, piece.first_byte + exchange.bytes_out);
         download.has_all()
     }
-}
 
-/// What has gone out of one state of a file.
-struct Download {
-    entity_tag: String,
-    file_bytes: u64,
-    /// First byte, and the one behind the last; in order, and none touches another.
-    ranges: Vec<(u64, u64)>,
-}
-
-impl Download {
-    fn of(piece: &Piece) -> Download {
-        Download { entity_tag: piece.entity_tag.clone(), file_bytes: piece.file_bytes, ranges: Vec::new() }
-    }
-
-    fn add(&mut self, start: u64, end: u64) {
-        let first = self.ranges.partition_point(|range| range.1 < start);
-        let behind = self.ranges.partition_point(|range| range.0 <= end);
-        let joined = &self.ranges[first..behind];
-        let start = joined.first().map_or(start, |range| range.0.min(start));
-        let end = joined.last().map_or(end, |range| range.1.max(end));
-        self.ranges.splice(first..behind, [(start, end)]);
-    }
-
-    fn bytes(&self) -> u64 {
-        self.ranges.iter().map(|(start, end)| end - start).sum()
-    }
-
-    fn has_all(&self) -> bool {
-        self.bytes() == self.file_bytes
-    }
-
-    fn told(&self) -> String {
-        let ranges = self.ranges.iter().filter(|(start, end)| start < end);
-        let mut ranges: Vec<String> = ranges.map(|(start, end)| format!("{start}-{}", end - 1)).collect();
-        if ranges.len() > MAX_TOLD {
-            ranges.splice(MAX_TOLD.., ["...".to_owned()]);
-        }
-        match ranges.as_slice() {
-            [] => format!("none of its {} was fetched", in_bytes(self.file_bytes)),
-            ranges => format!("only bytes {} of {} were fetched", ranges.join(", "), self.file_bytes),
-        }
-    }
-}
-
-/// Whether the client is ready.
-impl Checklist {
-    /// For the console. `reasons`: those against it.
-    pub fn verdict(&self, reasons: &[String], is_run_here: bool) -> String {
-        match reasons {
-            [] => "\nready: the client did each of the three steps, and nothing wrong".to_owned(),
-            _ if !self.has_begun && !is_run_here => {
-                "\nNo client came. The first lines say where it is to send its requests.".to_owned()
-            }
-            _ => format!("\nNOT READY\n  {}", reasons.join("\n  ")),
-        }
-    }
-
-    /// What speaks against it. `ended`: the client, where it was run here.
-    pub fn reasons(&self, ended: Option<&Ended>) -> Vec<String> {
-        let end = ended.and_then(|ended| ended.trouble.clone());
-        let mut reasons = match ended {
-            Some(Ended { not_run: Some(_), .. }) => Vec::new(),
-            Some(_) if !self.has_begun => vec![format!("no request came: {WHERE}")],
-            None if !self.has_begun => vec!["no request came".to_owned()],
-            _ => self.own_reasons(),
-        };
-        reasons.extend(end);
-        reasons
-    }
-
-    fn own_reasons(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
-        // A client that has done its steps may have tried connections that it did not need.
-        if self.tallies.iter().any(|tally| tally.requests == 0) {
-            reasons.extend(self.reasons_of(|kind| kind == CONNECTION));
-        }
-        for ((step, name, ..), tally) in STEPS.iter().zip(&self.tallies) {
-            reasons.extend(self.shortfall(*step, tally));
-            reasons.extend(self.reasons_of(|kind| kind == *name));
-        }
-        reasons.extend(self.reasons_of(|kind| kind != CONNECTION && !is_step(kind)));
-        reasons
-    }
-
-    fn reasons_of(&self, is_wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = String> {
-        let mistakes = self.mistakes.iter().filter(move |mistake| is_wanted(mistake.kind));
-        mistakes.map(|Mistake { reason, times: number, .. }| match number {
-            1 => reason.clone(),
-            number => format!("{reason} ({})", times(*number)),
-        })
-    }
-
-    /// Why a step is not done, where no mistake says it.
-    fn shortfall(&self, step: Step, tally: &Tally) -> Option<String> {
-        let (_, name, done, request) = STEPS.iter().find(|(own, ..)| *own == step)?;
-        let most = self.downloads.iter().filter(|_| step == Step::Download).max_by_key(|download| download.bytes());
-        let why = match most.filter(|download| !download.has_all()) {
-            _ if tally.is_done => return None,
-            _ if tally.requests == 0 => format!("never {done}; send {request}"),
-            Some(download) => download.told(),
-            _ if self.mistakes.iter().any(|mistake| mistake.kind == *name) => return None,
-            _ if tally.incomplete > 0 => "the client did not take all of the answer".to_owned(),
-            _ => "no answer was a good one: see above".to_owned(),
-        };
-        Some(format!("{name}: {why}"))
-    }
-}
-
-impl Checklist {
-    /// What has been done, for the console. `unfinished`: requests that are still on their way.
+    /// For the console: what has been done. `unfinished`: requests that are still on their way.
     pub fn text(&self, unfinished: usize) -> String {
         let mut text = "\nWhat the client did:".to_owned();
-        for ((_, name, ..), tally) in STEPS.iter().zip(&self.tallies) {
-            text.push_str(&format!("\n  {name:<9} {}", times(tally.requests)));
-            let details = [
-                (tally.with_findings, "with findings"),
-                (tally.refused, "refused"),
-                (tally.partial, "only in part"),
-                (tally.incomplete, "not complete"),
-            ];
-            for (count, what) in details.into_iter().filter(|(count, _)| *count > 0) {
-                text.push_str(&format!(", {} {what}", grouped(count)));
+        for ((_, name, ..), Tally { counts, .. }) in STEPS.iter().zip(&self.tallies) {
+            text.push_str(&format!("\n  {name:<9} {}", times(counts[0])));
+            for ((_, what), count) in COUNTS.iter().zip(counts).skip(1).filter(|(_, count)| **count > 0) {
+                text.push_str(&format!(", {} {what}", grouped(*count)));
             }
         }
         for Mistake { kind, what, times: number, .. } in self.beside() {
@@ -244,28 +116,102 @@ impl Checklist {
 
     /// The same for the journal.
     pub fn object(&self) -> Value {
-        let object = |tally: &Tally| {
-            let Tally { requests, with_findings, refused, partial, incomplete, .. } = tally;
-            json!({
-                "requests": requests,
-                "with_findings": with_findings,
-                "refused": refused,
-                "partial": partial,
-                "incomplete": incomplete,
-            })
+        let counts = |tally: &Tally| -> Value {
+            COUNTS.iter().zip(tally.counts).map(|((name, _), count)| (*name, json!(count))).collect()
         };
-        let mut checklist: Value =
-            STEPS.iter().zip(&self.tallies).map(|((_, name, ..), tally)| (*name, object(tally))).collect();
-        let mistakes = self.beside();
-        checklist["beside"] = mistakes
-            .map(|Mistake { kind, what, times, .. }| json!({ "kind": kind, "what": what, "times": times }))
-            .collect();
+        let steps = STEPS.iter().zip(&self.tallies);
+        let mut checklist: Value = steps.map(|((_, name, ..), tally)| (*name, counts(tally))).collect();
+        let beside = self
+            .beside()
+            .map(|Mistake { kind, what, times, .. }| json!({ "kind": kind, "what": what, "times": times }));
+        checklist["beside"] = beside.collect();
         checklist["server_failures"] = json!(self.server_failures);
         checklist
     }
 
     fn beside(&self) -> impl Iterator<Item = &Mistake> {
-        self.mistakes.iter().filter(|mistake| !is_step(mistake.kind))
+        self.mistakes.iter().filter(|mistake| STEPS.iter().all(|(_, name, ..)| *name != mistake.kind))
+    }
+
+    /// What speaks against the client. `ended`: where it was run here.
+    pub fn reasons(&self, ended: Option<&Ended>) -> Vec<String> {
+        // A client that has done its steps may have tried connections that it did not need.
+        let lacks_step = self.tallies.iter().any(|tally| tally.counts[0] == 0);
+        let mistakes = self.mistakes.iter().filter(|mistake| lacks_step || mistake.kind != CONNECTION);
+        let mistakes = mistakes.map(|Mistake { reason, times: number, .. }| match number {
+            1 => reason.clone(),
+            number => format!("{reason} ({})", times(*number)),
+        });
+        let own: Vec<String> = match ended {
+            Some(Ended { not_run: Some(_), .. }) => Vec::new(),
+            Some(_) if !self.has_begun => vec![NOTHING_CAME.to_owned()],
+            None if !self.has_begun => vec!["no request came".to_owned()],
+            _ => mistakes.chain((0..STEPS.len()).filter_map(|index| self.shortfall(index))).collect(),
+        };
+        own.into_iter().chain(ended.and_then(|ended| ended.trouble.clone())).collect()
+    }
+
+    /// Why a step is not done, where no mistake says it.
+    fn shortfall(&self, index: usize) -> Option<String> {
+        let (step, name, done, request) = STEPS[index];
+        let Tally { counts: [requests, .., cut], is_done } = self.tallies[index];
+        let most = self.downloads.values().filter(|_| step == Step::Download).max_by_key(|download| download.bytes());
+        let why = match most.filter(|download| !download.has_all()) {
+            _ if is_done => return None,
+            _ if requests == 0 => format!("never {done}; send {request}"),
+            Some(download) => download.told(),
+            _ if self.mistakes.iter().any(|mistake| mistake.kind == name) => return None,
+            _ if cut > 0 => "the client did not take all of the answer".to_owned(),
+            _ => "no answer was a good one: see above".to_owned(),
+        };
+        Some(format!("{name}: {why}"))
+    }
+
+    /// For the console. `is_run_here`: the client.
+    pub fn verdict(&self, reasons: &[String], is_run_here: bool) -> String {
+        match reasons {
+            [] => "\nready: the client did each of the three steps, and nothing wrong".to_owned(),
+            _ if !self.has_begun && !is_run_here => {
+                "\nNo client came. The first lines say where to send requests.".to_owned()
+            }
+            _ => format!("\nNOT READY\n  {}", reasons.join("\n  ")),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Download {
+    file_bytes: u64,
+    /// First byte, and the one behind the last; in order, and none touches another.
+    ranges: Vec<(u64, u64)>,
+}
+
+impl Download {
+    fn add(&mut self, start: u64, end: u64) {
+        let first = self.ranges.partition_point(|range| range.1 < start);
+        let behind = self.ranges.partition_point(|range| range.0 <= end);
+        let joined = &self.ranges[first..behind];
+        let start = joined.first().map_or(start, |range| range.0.min(start));
+        let end = joined.last().map_or(end, |range| range.1.max(end));
+        self.ranges.splice(first..behind, [(start, end)]);
+    }
+
+    fn bytes(&self) -> u64 {
+        self.ranges.iter().map(|(start, end)| end - start).sum()
+    }
+
+    fn has_all(&self) -> bool {
+        self.bytes() == self.file_bytes
+    }
+
+    fn told(&self) -> String {
+        let ranges = self.ranges.iter().filter(|(start, end)| start < end).take(MAX_TOLD);
+        let ranges: Vec<String> = ranges.map(|(start, end)| format!("{start}-{}", end - 1)).collect();
+        let dots = if self.ranges.len() > MAX_TOLD { ", ..." } else { "" };
+        match ranges.as_slice() {
+            [] => format!("none of its {} was fetched", in_bytes(self.file_bytes)),
+            ranges => format!("only bytes {}{dots} of {} were fetched", ranges.join(", "), self.file_bytes),
+        }
     }
 }
 
@@ -290,20 +236,13 @@ fn complaints(exchange: &Exchange) -> Vec<String> {
 
 /// What a request was that is none of the three steps.
 fn beside(exchange: &Exchange) -> (&'static str, String) {
-    let Some(request) = &exchange.request else {
-        return ("no request", exchange.notes.error.clone().unwrap_or_default());
+    let kind = match exchange.status {
+        404 => "other path",
+        405 => "wrong method",
+        _ => "other request",
     };
-    let path = request.path();
-    let kind = match path.as_str() {
-        _ if exchange.status == 405 => "wrong method",
-        TASKS | DOWNLOAD | REPORT => "other request",
-        _ => "other path",
-    };
-    (kind, format!("{} {}", shown(&request.method), shown(&path)))
-}
-
-fn is_step(kind: &str) -> bool {
-    STEPS.iter().any(|(_, name, ..)| *name == kind)
+    let what = |request: &Request| format!("{} {}", shown(&request.method), shown(&request.path()));
+    (kind, exchange.request.as_ref().map_or_else(|| "malformed".to_owned(), what))
 }
 
 fn times(number: u64) -> String {
@@ -320,15 +259,26 @@ const STEPS: [(Step, &str, &str, &str); 3] = [
     (Step::Download, "download", "fetched", "GET /xyz/api/cleaner/tasks/download?id=N"),
     (Step::Report, "report", "sent", "POST /xyz/api/cleaner/tasks/report"),
 ];
-const WHERE: &str = "the client is to send its requests to the address in the environment variable CLEANER_URL";
+/// What is counted of a step, in the journal and on the console: requests; what a strict server would refuse; what this
+/// one refused; answers with only a range; answers that the client did not take whole.
+const COUNTS: [(&str, &str); 5] = [
+    ("requests", ""),
+    ("with_findings", "with findings"),
+    ("refused", "refused"),
+    ("partial", "only in part"),
+    ("incomplete", "not complete"),
+];
+const NOTHING_CAME: &str =
+    "no request came: the client is to send its requests to the address in the environment variable CLEANER_URL";
 const CONNECTION: &str = "connection";
+const OTHERS: &str = "others";
 /// So many things of a kind are told apart; somebody who tries all paths would only fill the memory.
 const MAX_TOLD: usize = 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Notes, Request};
+    use crate::message::{DOWNLOAD, Notes, Piece, REPORT, TASKS};
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Duration;
     use tempfile::SpooledTempFile;

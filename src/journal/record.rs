@@ -33,8 +33,8 @@ impl Record {
             }
             Err(TryLockError::Error(error)) => return Err(unusable(&folder, &error)),
         }
-        let stale = [folder.join(READY), folder.join(CERTIFICATE)];
-        let cleared = stale.iter().try_for_each(|path| remove(path)).and_then(|()| remove_incoming(&folder));
+        let mut stale = [READY, CERTIFICATE, TRUSTSTORE].into_iter();
+        let cleared = stale.try_for_each(|name| remove(&folder.join(name))).and_then(|()| remove_incoming(&folder));
         cleared.map_err(|error| unusable(&folder, &error))?;
         Ok(Record { folder, _lock: lock, ready: OnceCell::new() })
     }
@@ -205,6 +205,8 @@ fn unusable(folder: &Path, error: &io::Error) -> Failure {
 }
 
 const READY: &str = "ready.json";
+/// For Java (command.rs).
+const TRUSTSTORE: &str = "truststore.jks";
 const CERTIFICATE: &str = "certificate.pem";
 const LOCK: &str = ".lock";
 const REPORTS: &str = "reports";

@@ -270,7 +270,7 @@ fn what_goes_with_no_command_is_wrong_usage() {
         (vec!["--"], "-- needs a command behind it"),
         (vec!["--exit-on-stdin-close", "--", "x"], "--exit-on-stdin-close goes with no command"),
         (vec!["--write-data", "x", "--", "x"], "--write-data goes with no command"),
-        (vec!["python", "client.py"], "to run a command, put -- before it"),
+        (vec!["python", "client.py"], "a command goes behind --"),
     ] {
         let finished = crate::support::run(&arguments);
 
