@@ -64,8 +64,10 @@ impl Front {
         wait_for_end(&self.traffic.requests, FINISH_LIMIT)
     }
 
-    /// Once the client has ended: waits for the end of its connections, so that all is told of them.
+    /// Once the client has ended: waits for the end of its connections, so that all is told of them. The last may not
+    /// have been accepted yet.
     pub fn see_off(&self) {
+        thread::sleep(ACCEPT_PAUSE);
         wait_for_end(&self.traffic.connections, SEE_OFF_LIMIT);
     }
 
@@ -272,7 +274,7 @@ const FINISH_LIMIT: Duration = Duration::from_secs(2);
 /// A program that the client has left behind may keep connections.
 const SEE_OFF_LIMIT: Duration = Duration::from_secs(1);
 const FINISH_LOOK: Duration = Duration::from_millis(2);
-/// Between attempts to accept while descriptors are used up.
+/// Between attempts to accept while descriptors are used up, and for what is still to be accepted at the end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After so long without such a failure the next one is said again.
 const ACCEPT_QUIET: Duration = Duration::from_secs(60);

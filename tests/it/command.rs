@@ -137,13 +137,15 @@ fn a_client_that_does_not_trust_is_told_so_first() {
 #[test]
 fn what_a_client_asks_last_is_judged_although_it_does_not_wait_for_the_answer() {
     let lines = "tasks(); download(); report()
-import http.client
-connection = http.client.HTTPConnection(server.split('/')[2])
-connection.request('GET', '/last')
+import socket
+connection = socket.create_connection(('localhost', int(server.split(':')[2])))
+connection.sendall(b'POST /last HTTP/1.1\\r\\nHost: a\\r\\nExpect: 100-continue\\r\\nContent-Length: 1\\r\\n\\r\\n')
+assert b' 100 ' in connection.recv(99)
+connection.sendall(b'x')
 os._exit(0)";
     let Some(judged) = judge_python(&["--http"], lines) else { return };
 
-    assert_not_ready(&judged, &["other path, GET /last: there is nothing at \"/last\""]);
+    assert_not_ready(&judged, &["other path, POST /last: there is nothing at \"/last\""]);
 }
 
 /// The program itself is a client that does nothing, on every system.
