@@ -16,7 +16,7 @@ pub struct Request {
     pub method: String,
     /// As sent; bytes beyond ASCII are percent-encoded.
     pub target: String,
-    /// The 0 of HTTP/1.0 or the 1 of HTTP/1.1.
+    /// The 0 of HTTP/1.0 or the 1 of HTTP/1.1. Up to 9, which is served as 1.1.
     pub minor_version: u8,
     /// As sent, in their order.
     pub headers: Vec<(String, Vec<u8>)>,
@@ -35,6 +35,11 @@ impl Request {
     /// The value of the first header of that name, as text.
     pub fn header(&self, name: &str) -> Option<String> {
         self.headers(name).next().map(to_text)
+    }
+
+    /// The elements of a header that is a list, which all its lines make together (RFC 9110, 5.3).
+    pub fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.headers(name).flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
     }
 
     /// The target without the scheme and host that clients of a proxy put before it (RFC 9112, 3.2.2).

@@ -1,6 +1,6 @@
 //! The body of an HTTP/1 request, read by the framing that its head declares.
 
-use super::http1::{Framing, MAX_HEAD_BYTES, Refusal};
+use super::http1::{Framing, MAX_HEAD_BYTES, Refusal, is_token_byte, trailer_mistake};
 use crate::text::{grouped, in_bytes, quoted};
 use std::io::{self, BufRead, ErrorKind, Write};
 
@@ -24,14 +24,7 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
     let mut total = 0;
     loop {
         let line = read_chunk_line(input, total, "the size of a chunk")?;
-        let size = match httparse::parse_chunk_size(&line) {
-            // httparse takes no digits at all for zero.
-            Ok(httparse::Status::Complete((_, size))) if line[0].is_ascii_hexdigit() => size,
-            _ => {
-                let shown = quoted(line.trim_ascii_end());
-                return Err(Refusal::bad(format!("{shown} is not the size of a chunk, which is a hexadecimal number")));
-            }
-        };
+        let size = chunk_size(line.strip_suffix(b"\r\n").unwrap_or_default())?;
         if size == 0 {
             break;
         }
@@ -57,7 +50,51 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
         if trailer_bytes > MAX_HEAD_BYTES {
             return Err(Refusal::bad(format!("the trailers are longer than {}", in_bytes(MAX_HEAD_BYTES as u64))));
         }
+        let line = line.strip_suffix(b"\r\n").unwrap_or_default();
+        if let Some(mistake) = trailer_mistake(line) {
+            return Err(Refusal::bad(format!("a trailer {mistake}: {}", quoted(line))));
+        }
     }
+}
+
+/// From its line, however many zeros lead it (RFC 9112, 7.1).
+fn chunk_size(line: &[u8]) -> Result<u64, Refusal> {
+    let (digits, extensions) = split_where(line, |byte| !byte.is_ascii_hexdigit());
+    let size = str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let refuse = |mistake| Err(Refusal::bad(format!("{} {mistake}", quoted(line))));
+    match size {
+        Some(size) if are_extensions(extensions) => Ok(size),
+        Some(_) if extensions.starts_with(b";") => refuse("is the size of a chunk with a malformed extension"),
+        _ => refuse("is not the size of a chunk, which is a hexadecimal number"),
+    }
+}
+
+/// RFC 9112, 7.1.1. They are skipped, but nobody may read another end of the line out of them.
+fn are_extensions(mut rest: &[u8]) -> bool {
+    while let [b';', next @ ..] = rest {
+        let (name, behind) = split_where(next.trim_ascii_start(), |byte| !is_token_byte(byte));
+        let (has_value, behind) = match behind {
+            [b'=', b'"', text @ ..] => {
+                let (text, behind) = split_where(text, |byte| *byte == b'"' || byte.is_ascii_control());
+                (!text.ends_with(b"\\") && behind.starts_with(b"\""), behind.get(1..).unwrap_or_default())
+            }
+            [b'=', value @ ..] => {
+                let (value, behind) = split_where(value, |byte| !is_token_byte(byte));
+                (!value.is_empty(), behind)
+            }
+            _ => (true, behind),
+        };
+        if name.is_empty() || !has_value {
+            return false;
+        }
+        rest = behind;
+    }
+    rest.is_empty()
+}
+
+/// What stands before the first such byte, and what begins with it.
+fn split_where(bytes: &[u8], is_end: impl Fn(&u8) -> bool) -> (&[u8], &[u8]) {
+    bytes.split_at(bytes.iter().position(is_end).unwrap_or(bytes.len()))
 }
 
 fn read_chunk_line(input: &mut impl BufRead, received: u64, what: &str) -> Result<Vec<u8>, Refusal> {
@@ -112,5 +149,5 @@ pub fn not_stored(error: &io::Error) -> Refusal {
     Refusal::new(507, format!("cannot store the body in {}: {error}", std::env::temp_dir().display()))
 }
 
-/// A size is 16 digits at the most; the rest are extensions, which nobody uses.
+/// A size needs 16 digits; the rest are zeros before it and extensions, which nobody uses.
 const MAX_CHUNK_LINE_BYTES: usize = 4 * 1024;

@@ -2,10 +2,11 @@
 //! is refused is refused with a sentence that names the thing. The rules are those of RFC 9112; where that leaves a
 //! choice, the stricter one is taken.
 
-use crate::message::Request;
-use crate::text::{grouped, in_bytes, quoted};
+use crate::message::{Finding, Reply, Request};
+use crate::text::{grouped, in_bytes, quoted, to_text};
 use percent_encoding::AsciiSet;
 use std::io::{BufRead, ErrorKind};
+use std::net::Ipv6Addr;
 use tempfile::SpooledTempFile;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,12 @@ impl Refusal {
     pub fn too_large(size: &str, max_bytes: u64) -> Refusal {
         let limit = in_bytes(max_bytes);
         Refusal::new(413, format!("the body has {size} bytes; the limit is {limit} (see --max-upload)"))
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(Refusal { status, sentence }: Refusal) -> Reply {
+        Reply::error(status, sentence)
     }
 }
 
@@ -79,6 +86,12 @@ pub fn read_head(input: &mut impl BufRead) -> Result<Option<Request>, Refusal> {
 
 /// `None`: so far it is right, but more must come.
 fn parse(bytes: &[u8]) -> Result<Option<Request>, Refusal> {
+    let line = &bytes[..memchr::memchr(b'\r', bytes).unwrap_or(bytes.len())];
+    if let [.., b'H', b'T', b'T', b'P', b'/', b'1', b'.', digit @ b'2'..=b'9'] = line {
+        // A later HTTP/1 is read as HTTP/1.1, the latest that httparse knows (RFC 9110, 2.5).
+        let known = [&line[..line.len() - 1], b"1", &bytes[line.len()..]].concat();
+        return Ok(parse(&known)?.map(|request| Request { minor_version: digit - b'0', ..request }));
+    }
     let bare = memchr::memchr_iter(b'\n', bytes).find(|at| *at == 0 || bytes[at - 1] != b'\r');
     if let Some(at) = bare {
         let number = memchr::memchr_iter(b'\n', &bytes[..at]).count() + 1;
@@ -135,22 +148,27 @@ fn explain(bytes: &[u8]) -> Refusal {
         .next()
         .unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let control = line.iter().find(|byte| byte.is_ascii_control() && **byte != b'\t');
-    let (status, mistake) = match (control, index) {
-        (Some(0), _) => (400, "holds a NUL"),
-        (Some(b'\r'), _) => (400, "holds a CR that no LF follows"),
-        (Some(byte), _) => (400, &*format!("holds the control character 0x{byte:02x}")),
+    let (status, mistake) = match (control_mistake(line), index) {
+        (Some(mistake), _) => (400, mistake),
         (None, 0) => request_line_mistake(line),
-        (None, _) => (400, header_mistake(line)),
+        (None, _) => (400, header_mistake(line).to_owned()),
     };
-    malformed(index + 1, line, status, mistake)
+    malformed(index + 1, line, status, &mistake)
 }
 
-fn request_line_mistake(line: &[u8]) -> (u16, &'static str) {
+fn control_mistake(line: &[u8]) -> Option<String> {
+    Some(match line.iter().find(|byte| byte.is_ascii_control() && **byte != b'\t')? {
+        0 => "holds a NUL".to_owned(),
+        b'\r' => "holds a CR that no LF follows".to_owned(),
+        byte => format!("holds the control character 0x{byte:02x}"),
+    })
+}
+
+fn request_line_mistake(line: &[u8]) -> (u16, String) {
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    match words.as_slice() {
+    let (status, mistake) = match words.as_slice() {
         [_, _] => (400, "names no HTTP version, and HTTP/0.9 is not spoken"),
-        [_, _, b"HTTP/2" | b"HTTP/2.0" | b"HTTP/3" | b"HTTP/3.0"] => {
+        [_, _, [b'H', b'T', b'T', b'P', b'/', b'2'..=b'9', ..]] => {
             (505, "asks for a version of HTTP that is not spoken; HTTP/1.1 is")
         }
         [_, target, b"HTTP/1.0" | b"HTTP/1.1"] if str::from_utf8(target).is_err() => {
@@ -160,7 +178,14 @@ fn request_line_mistake(line: &[u8]) -> (u16, &'static str) {
             (400, "names an HTTP version that does not exist or is not spoken; HTTP/1.1 is")
         }
         _ => (400, "is not a method, a target and HTTP/1.1, with one space between them"),
-    }
+    };
+    (status, mistake.to_owned())
+}
+
+/// What is wrong with a line behind the chunks of a body, if so: it is to be a header.
+pub fn trailer_mistake(line: &[u8]) -> Option<String> {
+    let parsed = httparse::parse_headers(&[line, b"\r\n\r\n"].concat(), &mut [httparse::EMPTY_HEADER]).is_ok();
+    (!parsed).then(|| control_mistake(line).unwrap_or_else(|| header_mistake(line).to_owned()))
 }
 
 fn header_mistake(line: &[u8]) -> &'static str {
@@ -181,24 +206,67 @@ fn malformed(number: usize, line: &[u8], status: u16, mistake: &str) -> Refusal 
 
 /// RFC 9110, 5.6.2.
 fn is_token(bytes: &[u8]) -> bool {
-    let is_token_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !bytes.is_empty() && bytes.iter().all(is_token_byte)
+}
+
+pub fn is_token_byte(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
+/// What a strict server refuses in a head that can be read: a field that may stand once and does not, and a Host that
+/// is none (RFC 9112, 3.2).
+pub fn findings(request: &Request) -> Vec<Finding> {
+    let repeated = |name: &&'static str| {
+        let values: Vec<&[u8]> = request.headers(name).collect();
+        let shown: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+        let sentence = format!("the request has {} {name} headers: {}", values.len(), shown.join(" and "));
+        let received = to_text(&values.join(&b", "[..]));
+        (values.len() > 1).then(|| Finding::new(400, sentence, &format!("one {name} header"), &received))
+    };
+    let (sentence, received) = match request.headers("Host").next() {
+        None if request.minor_version > 0 => {
+            ("the request has no Host header, which HTTP/1.1 demands".to_owned(), "no Host".to_owned())
+        }
+        Some(host) if !is_host(host) => {
+            (format!("the Host {} is not a name or address with a port", quoted(host)), to_text(host))
+        }
+        _ => return ONCE.iter().filter_map(repeated).collect(),
+    };
+    let wrong_host = Finding::new(400, sentence, "one Host header, such as localhost:5000", &received);
+    [wrong_host].into_iter().chain(ONCE.iter().filter_map(repeated)).collect()
+}
+
+/// RFC 3986, 3.2.2 and 3.2.3, without those characters that no name of a machine has.
+fn is_host(value: &[u8]) -> bool {
+    let text = str::from_utf8(value).unwrap_or_default();
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte));
+    let (is_right, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            (!name.is_empty() && is_name(name), port)
+        }
+    };
+    let digits = port.strip_prefix(':').unwrap_or("0");
+    let is_port =
+        digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u16>().is_ok());
+    is_right && is_port && (port.is_empty() || port.starts_with(':'))
 }
 
 /// Whether the client would send another request on this connection.
 pub fn keeps_alive(request: &Request) -> bool {
-    let mut words = request.headers("Connection").flat_map(|value| value.split(|byte| *byte == b','));
-    let mut lists = |word: &[u8]| words.any(|own| own.trim_ascii().eq_ignore_ascii_case(word));
+    let lists = |word: &[u8]| request.list("Connection").any(|own| own.eq_ignore_ascii_case(word));
     if request.minor_version == 0 { lists(b"keep-alive") } else { !lists(b"close") }
 }
 
 /// Whether the client waits for a word before it sends the body.
 pub fn expects_continue(request: &Request) -> Result<bool, Refusal> {
-    match request.headers("Expect").next().filter(|_| request.minor_version > 0) {
-        None => Ok(false),
-        Some(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
-        Some(value) => {
-            let sentence = format!("the only Expect that is understood is 100-continue, not {}", quoted(value));
+    let mut expected = request.list("Expect").filter(|own| !own.is_empty() && request.minor_version > 0).peekable();
+    let expects = expected.peek().is_some();
+    match expected.find(|own| !own.eq_ignore_ascii_case(b"100-continue")) {
+        None => Ok(expects),
+        Some(other) => {
+            let sentence = format!("the only Expect that is understood is 100-continue, not {}", quoted(other));
             Err(Refusal::new(417, sentence))
         }
     }
@@ -208,7 +276,8 @@ pub fn expects_continue(request: &Request) -> Result<bool, Refusal> {
 /// a body that is declared longer than the limit.
 pub fn framing(request: &Request, max_body_bytes: u64) -> Result<Framing, Refusal> {
     let lengths: Vec<&[u8]> = request.headers("Content-Length").collect();
-    let encodings: Vec<&[u8]> = request.headers("Transfer-Encoding").collect();
+    let encodings: Vec<&[u8]> = request.list("Transfer-Encoding").collect();
+    let is_chunked = |encoding: &&[u8]| encoding.eq_ignore_ascii_case(b"chunked");
     match (lengths.as_slice(), encodings.as_slice()) {
         ([], []) => Ok(Framing::Length(0)),
         ([length], []) => content_length(length, max_body_bytes).map(Framing::Length),
@@ -218,10 +287,15 @@ pub fn framing(request: &Request, max_body_bytes: u64) -> Result<Framing, Refusa
         ([], _) if request.minor_version == 0 => {
             Err(Refusal::bad("the request has a Transfer-Encoding, which HTTP/1.0 does not know"))
         }
-        ([], [encoding]) if encoding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        ([], [encoding]) if is_chunked(encoding) => Ok(Framing::Chunked),
         ([], encodings) => {
-            let encoding = quoted(&encodings.join(&b", "[..]));
-            let sentence = format!("the only Transfer-Encoding that is understood is chunked, not {encoding}");
+            let shown = quoted(&encodings.join(&b", "[..]));
+            if encodings[..encodings.len() - 1].iter().any(is_chunked) {
+                return Err(Refusal::bad(format!(
+                    "the Transfer-Encoding is {shown}: chunked must stand once, at the end"
+                )));
+            }
+            let sentence = format!("the only Transfer-Encoding that is understood is chunked, not {shown}");
             Err(Refusal::new(501, sentence))
         }
         _ => Err(Refusal::bad("the request has both Content-Length and Transfer-Encoding; send one of them")),
@@ -243,4 +317,6 @@ fn content_length(value: &[u8], max_body_bytes: u64) -> Result<u64, Refusal> {
 /// Enough for any cookie; what nginx and Apache allow lies between 8 and 32 KiB.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 pub const MAX_HEADERS: usize = 100;
+/// Those that mean something here.
+const ONCE: [&str; 6] = ["Host", "Range", "If-Range", "Content-Type", "If-Modified-Since", "If-Unmodified-Since"];
 const BEYOND_ASCII: &AsciiSet = &AsciiSet::EMPTY;
