@@ -12,8 +12,8 @@ pub use data::{Data, write_built_in};
 
 use crate::bridge::{Asked, Bridge, stay_awake};
 use crate::journal::record::Reports;
-use crate::message::{BASE, DOWNLOAD, Finding, Notes, REPORT, Reply, Request, TASKS};
-use crate::text::{quoted, to_text};
+use crate::message::{BASE, DOWNLOAD, Notes, REPORT, Reply, Request, TASKS};
+use crate::text::quoted;
 use download::download_tools;
 use report::upload_report;
 use serde_json::json;
@@ -66,8 +66,7 @@ impl Api {
 
     /// The reply of the handler, or the refusal of the first finding.
     fn answer(&self, request: &mut Request) -> Reply {
-        let mut reply = self.route(request).unwrap_or_else(|sentence| Reply::error(500, sentence));
-        reply.notes.findings.extend(check_host(request));
+        let reply = self.route(request).unwrap_or_else(|sentence| Reply::error(500, sentence));
         match reply.notes.findings.first().filter(|_| self.strict && reply.status < 400).map(Reply::refusal) {
             Some(refusal) => Reply { notes: Notes { error: refusal.notes.error, ..reply.notes }, ..refusal },
             None => reply,
@@ -111,20 +110,6 @@ fn wrong_method(method: &str, allowed: &str) -> Reply {
     let hint = if upper_case != method && allowed.contains(&upper_case) { "; methods are in upper case" } else { "" };
     Reply::error(405, format!("{} is not allowed here, {allowed} are{hint}", quoted(method.as_bytes())))
         .with("Allow", allowed)
-}
-
-/// RFC 9112, 3.2: HTTP/1.1 wants exactly one Host, and a valid one.
-fn check_host(request: &Request) -> Option<Finding> {
-    let hosts: Vec<&[u8]> = request.headers("Host").collect();
-    let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte);
-    let (sentence, received) = match hosts.as_slice() {
-        [] if request.minor_version == 0 => return None,
-        [] => ("the request has no Host header, which HTTP/1.1 demands".to_owned(), "no Host".to_owned()),
-        [host] if host.iter().all(is_host) => return None,
-        [host] => (format!("the Host {} is not a name or address with a port", quoted(host)), to_text(host)),
-        hosts => (format!("the request has {} Host headers", hosts.len()), to_text(&hosts.join(&b", "[..]))),
-    };
-    Some(Finding::new(400, sentence, "one Host header, such as localhost:5000", &received))
 }
 
 const READING: &str = "GET, HEAD, OPTIONS";

@@ -7,6 +7,7 @@ mod body;
 pub mod certificate;
 mod http1;
 pub mod listen;
+mod socket;
 pub mod tls;
 
 use crate::bridge::Bridge;
@@ -15,6 +16,7 @@ use crate::message::{Exchange, Reply, Request};
 use crate::text::{Failure, quoted};
 use answer::{After, Sent, send};
 use http1::{Framing, Refusal};
+use socket::{Limit, Socket};
 use std::io::{self, BufReader, ErrorKind, Seek, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::SpooledTempFile;
-use tls::{Limit, Socket, Stream, TLS_HANDSHAKE, Tls};
+use tls::{Stream, TLS_HANDSHAKE, Tls};
 
 pub struct Front {
     /// `None`: plain HTTP.
@@ -33,6 +35,7 @@ pub struct Front {
     /// How long a client may be silent.
     pub timeout: Duration,
     pub max_upload_bytes: u64,
+    pub strict: bool,
     pub bridge: &'static Bridge,
     pub journal: Journal,
     pub traffic: Traffic,
@@ -73,11 +76,18 @@ impl Front {
 
     fn accept_all(&'static self, listener: &TcpListener) {
         let mut last_failure: Option<Instant> = None;
+        let mut is_full_since: Option<Instant> = None;
         loop {
+            // Those who do not get on make room soon. Where nobody does, the next are refused, and not made to wait.
+            while count(&self.traffic.connections) >= MAX_CONNECTIONS
+                && is_full_since.get_or_insert_with(Instant::now).elapsed() < ROOM_LIMIT
+            {
+                thread::sleep(ROOM_LOOK);
+            }
             match listener.accept() {
                 Ok((stream, client)) => self.admit(stream, client),
                 // The client was gone before it could be accepted.
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
                 Err(error) => {
                     if last_failure.is_none_or(|last| last.elapsed() > ACCEPT_QUIET) {
                         self.journal
@@ -87,6 +97,9 @@ impl Front {
                     thread::sleep(ACCEPT_PAUSE);
                 }
             }
+            if count(&self.traffic.connections) < MAX_CONNECTIONS {
+                is_full_since = None;
+            }
         }
     }
 
@@ -95,55 +108,85 @@ impl Front {
         let token = Arc::clone(&self.traffic.connections);
         let connections = count(&token);
         if connections > MAX_CONNECTIONS + MAX_REFUSED_CONNECTIONS {
-            return self.journal.connection(client, "closed at once: there are far too many connections");
+            return self.journal.connection(client, "closed at once: there are far too many connections", true);
         }
         let serve = move || {
-            let _token = token;
-            let is_crowded = connections > MAX_CONNECTIONS;
-            let served = catch_unwind(AssertUnwindSafe(|| self.serve(stream, client, is_crowded)));
+            let is_refused = connections > MAX_CONNECTIONS;
+            let served = catch_unwind(AssertUnwindSafe(|| {
+                let socket = Socket::new(stream, self.timeout, token);
+                self.serve(socket.map_err(|error| broke(&error))?, client, is_refused)
+            }));
             let made_mistake = |_| Err("the server made a mistake over this connection and closed it".to_owned());
             if let Err(sentence) = served.unwrap_or_else(made_mistake) {
-                self.journal.connection(client, &sentence);
+                self.journal.connection(client, &sentence, true);
             }
         };
         let thread = thread::Builder::new().name(format!("client {client}")).stack_size(STACK_BYTES);
         if let Err(error) = thread.spawn(serve) {
-            self.journal.connection(client, &format!("closed at once: cannot start a thread for it: {error}"));
+            let sentence = format!("closed at once: cannot start a thread for it: {error}");
+            self.journal.connection(client, &sentence, true);
         }
     }
 
     /// One connection, from the first byte to the last. The error says why it came to no request.
-    fn serve(&self, stream: TcpStream, client: SocketAddr, is_crowded: bool) -> Result<(), String> {
-        let timeout = if is_crowded { self.timeout.min(CROWDED_TIMEOUT) } else { self.timeout };
-        let mut socket = Socket::new(stream, timeout).map_err(|error| format!("the connection broke: {error}"))?;
-        let first = socket.peek()?;
-        let stream = match (&self.tls, first[0]) {
-            (Some(tls), TLS_HANDSHAKE) => tls.shake_hands(socket)?,
-            (Some(_), _) => return Err(self.refuse_plain(socket, &first)),
-            (None, TLS_HANDSHAKE) => {
-                return Err(format!("closed: it speaks TLS, but this port speaks plain HTTP: use {}", self.url));
+    fn serve(&self, mut socket: Socket, client: SocketAddr, is_refused: bool) -> Result<(), String> {
+        let first = match socket.peek() {
+            Ok(first) if first.is_empty() => {
+                let sentence = "connected and closed again without a word, as port scanners do";
+                self.journal.connection(client, sentence, false);
+                return Ok(());
             }
-            (None, _) => Stream::Plain(socket),
+            Ok(first) => first,
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                return Err("closed: it connected and sent nothing in time".to_owned());
+            }
+            Err(error) => return Err(broke(&error)),
         };
+        match (&self.tls, first[0]) {
+            (Some(tls), TLS_HANDSHAKE) => self.converse(tls.shake_hands(socket)?, client, is_refused),
+            (Some(_), _) => Err(self.refuse_plain(socket, &first)),
+            (None, TLS_HANDSHAKE) => {
+                // Where this fails, the client does without.
+                socket.write_all(&TLS_ALERT).ok();
+                Stream::Plain(socket).close();
+                Err(format!("closed: it speaks TLS, but this port speaks plain HTTP: use {}", self.url))
+            }
+            (None, _) => self.converse(Stream::Plain(socket), client, is_refused),
+        }
+    }
+
+    /// The requests of a connection, one after the other.
+    fn converse(&self, stream: Stream, client: SocketAddr, is_refused: bool) -> Result<(), String> {
         let mut input = BufReader::with_capacity(BUFFER_BYTES, stream);
         let mut is_first = true;
         loop {
-            input.get_mut().limit(Limit::Start);
+            input.get_mut().socket().limit(Limit::Start);
             let head = http1::read_head(&mut input);
-            input.get_mut().limit(Limit::Silence);
-            let after = match head.transpose() {
-                None => break,
-                Some(head) => self.exchange(&mut input, client, head, is_crowded),
-            };
+            input.get_mut().socket().limit(Limit::Silence);
+            let Some(head) = head.transpose() else { break };
             is_first = false;
-            match after {
-                Some(After::KeepAlive { .. }) => {}
-                Some(After::Close) => break,
-                None => return Ok(()),
+            // Until the request is told.
+            let _token = Arc::clone(&self.traffic.requests);
+            let (mut exchange, after) = self.exchange(&mut input, client, head, is_refused);
+            if after != After::Close && exchange.undelivered.is_none() {
+                self.journal.request(&exchange);
+                continue;
             }
+            if exchange.undelivered.is_none() && input.into_inner().close() {
+                exchange.undelivered = Some(RESET.to_owned());
+            }
+            self.journal.request(&exchange);
+            return Ok(());
         }
-        input.into_inner().close(timeout);
-        if is_first { Err(tls::no_request(self.tls.as_ref())) } else { Ok(()) }
+        let (sentence, is_mistake) = match (&self.tls, input.get_mut()) {
+            (Some(tls), Stream::Tls(connection, _)) => tls.why_no_request(connection),
+            _ => ("connected, but sent no request".to_owned(), false),
+        };
+        let was_reset = input.into_inner().close();
+        if is_first {
+            self.journal.connection(client, &sentence, is_mistake || was_reset);
+        }
+        Ok(())
     }
 
     /// Answers a client that speaks no TLS where it should, if it is at least HTTP. Returns what is to be told.
@@ -162,39 +205,36 @@ impl Front {
         if let Some(trouble) = send(input.get_mut(), &mut reply, is_head, After::Close).trouble {
             return format!("{sentence} ({trouble})");
         }
-        input.into_inner().close(CROWDED_TIMEOUT);
+        input.into_inner().close();
         sentence
     }
 
-    /// One request: its answer, and its event. `None`: the client takes nothing more, or is gone.
+    /// One request and its answer, to be told when it is known what became of it.
     fn exchange(
         &self,
         input: &mut BufReader<Stream>,
         client: SocketAddr,
         head: Result<Request, Refusal>,
-        is_crowded: bool,
-    ) -> Option<After> {
+        is_refused: bool,
+    ) -> (Exchange, After) {
         let started = Instant::now();
-        let _token = Arc::clone(&self.traffic.requests);
         let number = self.traffic.seen_requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let (request, answered) = match head {
-            Err(refusal) => (None, Err(refusal)),
+        let (request, mut reply, is_whole) = match head {
+            Err(refusal) => (None, Reply::from(refusal), false),
             Ok(request) => {
-                let (request, answered) = self.answer(input, request, is_crowded);
-                (Some(request), answered)
+                let (request, reply, is_whole) = self.answer(input, request, is_refused);
+                (Some(request), reply, is_whole)
             }
         };
         let after = match &request {
-            Some(request) if answered.is_ok() && http1::keeps_alive(request) => {
+            Some(request) if is_whole && http1::keeps_alive(request) => {
                 After::KeepAlive { is_said: request.minor_version == 0 }
             }
             _ => After::Close,
         };
-        let mut reply = answered.unwrap_or_else(|Refusal { status, sentence }| Reply::error(status, sentence));
         let is_head = request.as_ref().is_some_and(|request| request.method == "HEAD");
         let Sent { body_bytes, trouble } = send(input.get_mut(), &mut reply, is_head, after);
-        let after = trouble.is_none().then_some(after);
-        self.journal.request(&Exchange {
+        let exchange = Exchange {
             client,
             number,
             request,
@@ -203,31 +243,29 @@ impl Front {
             duration: started.elapsed(),
             undelivered: trouble,
             notes: reply.notes,
-        });
-        after
+        };
+        (exchange, after)
     }
 
-    /// Has a request answered, once it is whole.
-    fn answer(
-        &self,
-        input: &mut BufReader<Stream>,
-        mut request: Request,
-        is_crowded: bool,
-    ) -> (Request, Result<Reply, Refusal>) {
-        let read = if self.traffic.is_stopping.load(Ordering::Relaxed) {
-            Err(Refusal::new(503, "the server is stopping"))
-        } else if is_crowded {
-            Err(Refusal::new(503, CROWDED))
+    /// Has a request answered, once it is whole, which is said with the reply.
+    fn answer(&self, input: &mut BufReader<Stream>, mut request: Request, is_refused: bool) -> (Request, Reply, bool) {
+        let findings = http1::findings(&request);
+        let refusal = if self.traffic.is_stopping.load(Ordering::Relaxed) {
+            Some(Reply::error(503, "the server is stopping"))
+        } else if is_refused {
+            Some(Reply::error(503, CROWDED))
+        } else if let Some(first) = findings.first().filter(|_| self.strict) {
+            Some(Reply::refusal(first))
         } else {
-            self.read_body(input, &mut request)
+            self.read_body(input, &mut request).err().map(Reply::from)
         };
-        match read {
-            Err(refusal) => (request, Err(refusal)),
-            Ok(()) => {
-                let (request, reply) = self.bridge.ask(request);
-                (request, Ok(reply))
-            }
-        }
+        let is_whole = refusal.is_none();
+        let (request, mut reply) = match refusal {
+            Some(reply) => (request, reply),
+            None => self.bridge.ask(request),
+        };
+        reply.notes.findings.extend(findings);
+        (request, reply, is_whole)
     }
 
     fn read_body(&self, input: &mut BufReader<Stream>, request: &mut Request) -> Result<(), Refusal> {
@@ -258,6 +296,10 @@ fn wait_for_end(token: &Arc<()>, limit: Duration) -> usize {
     count(token)
 }
 
+fn broke(error: &io::Error) -> String {
+    format!("the connection broke: {error}")
+}
+
 /// How many clones there are of a token, of which each connection or request holds one.
 fn count(token: &Arc<()>) -> usize {
     Arc::strong_count(token) - 1
@@ -267,8 +309,13 @@ const MAX_CONNECTIONS: usize = 512;
 /// So many more at a time are told that there are too many; a flood beyond that is closed without a word.
 const MAX_REFUSED_CONNECTIONS: usize = 128;
 const CROWDED: &str = "there are more than 512 connections; close those that are not used";
-/// For those who are refused anyway.
-const CROWDED_TIMEOUT: Duration = Duration::from_secs(2);
+/// Somewhat longer than those who do not get on keep their place among so many.
+const ROOM_LIMIT: Duration = Duration::from_millis(2500);
+const ROOM_LOOK: Duration = Duration::from_millis(20);
+const RESET: &str =
+    "the client reset the connection instead of closing it: it has probably not read the answer to its end";
+/// internal_error (RFC 8446, 6.2): the version of TLS is not to blame.
+const TLS_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 80];
 /// How long answers that are on their way at the end may take.
 const FINISH_LIMIT: Duration = Duration::from_secs(2);
 /// A program that the client has left behind may keep connections.

@@ -58,15 +58,16 @@ impl Journal {
         self.write(&mut book, "request", || request_members(exchange));
     }
 
-    /// A connection that came to no request, or broke in one.
-    pub fn connection(&self, client: SocketAddr, sentence: &str) {
+    /// A connection that came to no request. Not each is the client's mistake.
+    pub fn connection(&self, client: SocketAddr, sentence: &str, is_mistake: bool) {
         let mut book = self.book();
         if book.has_ended {
             return;
         }
         book.checklist.count_connection(sentence);
         self.console.print(&format!("{}  {client}  {sentence}", self.time_of_day()));
-        let members = || vec![("client", json!(client.to_string())), ("error", json!(sentence))];
+        let member = if is_mistake { "error" } else { "note" };
+        let members = || vec![("client", json!(client.to_string())), (member, json!(sentence))];
         self.write(&mut book, "connection", members);
     }
 

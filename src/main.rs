@@ -133,6 +133,7 @@ fn run(options: Options) -> Result<u8, Failure> {
         url: url.clone(),
         timeout: options.timeout,
         max_upload_bytes: options.max_upload_bytes,
+        strict: options.strict,
         bridge,
         journal: Journal::open(Console::open(has_command)?, time_zone, journal_file),
         traffic: Traffic::default(),

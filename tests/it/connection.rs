@@ -47,6 +47,12 @@ impl Connection {
         sent.and_then(|()| stream.flush()).expect("the server reads");
     }
 
+    /// The same where the server may have closed already.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let stream = self.stream.get_mut();
+        stream.write_all(bytes).and_then(|()| stream.flush())
+    }
+
     /// Tells the server that nothing more will come; its answer can still be read.
     pub fn finish_sending(&mut self) {
         let finished = match self.stream.get_mut() {

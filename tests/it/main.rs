@@ -26,6 +26,8 @@ mod front {
     mod protocol;
     mod random;
     mod refusal;
+    #[cfg(unix)]
+    mod stopped;
     mod stuck;
     mod timeout;
     mod tls;

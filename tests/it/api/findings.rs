@@ -76,14 +76,18 @@ fn what_a_good_client_sends_has_no_findings() {
 
 #[test]
 fn every_finding_of_a_request_is_noted_and_the_first_refuses_it() {
-    let request = format!("POST {REPORT}?id=7 HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nhi");
+    let post =
+        |host| format!("POST {REPORT}?id=7 HTTP/1.1\r\n{host}Content-Type: text/plain\r\nContent-Length: 2\r\n\r\nhi");
     let sentences = [
         "the report is not sent as multipart/form-data",
         "there is no task with the id 7",
         "the request has no Host header, which HTTP/1.1 demands",
     ];
-    for (arguments, status) in [(&[][..], 200), (&["--strict"], 415)] {
-        let server = Server::start(arguments);
+    // With --strict the request is not read to its end where its head is refused.
+    for (arguments, host, status, sentences) in
+        [(&[][..], "", 200, &sentences[..]), (&["--strict"], "Host: a\r\n", 415, &sentences[..2])]
+    {
+        let (server, request) = (Server::start(arguments), post(host));
 
         let (response, event) = server.recorded(|server| server.raw(&request));
 
@@ -142,8 +146,8 @@ fn mistakes() -> Vec<Mistake> {
         let request = post(REPORT, content_type, body);
         Mistake { what, request, status, sentence, expected, received }
     };
-    let host = |what, lines: &str, sentence, received| {
-        let (request, expected) = (format!("GET {TASKS} HTTP/1.1\r\n{lines}\r\n").into_bytes(), "localhost:5000");
+    let head = |what, lines: &str, sentence, expected, received| {
+        let request = format!("GET {TASKS} HTTP/1.1\r\n{lines}\r\n").into_bytes();
         Mistake { what, request, status: 400, sentence, expected, received }
     };
     let note = text_part("note", "hi");
@@ -297,14 +301,28 @@ fn mistakes() -> Vec<Mistake> {
             "content",
             "0 bytes",
         ),
-        host("no Host", "", "the request has no Host header, which HTTP/1.1 demands", "no Host"),
-        host(
+        head("no Host", "", "the request has no Host header, which HTTP/1.1 demands", "localhost:5000", "no Host"),
+        head(
             "a strange Host",
             "Host: local host\r\n",
             "the Host \"local host\" is not a name or address with a port",
+            "localhost:5000",
             "local host",
         ),
-        host("two Hosts", "Host: a\r\nHost: b\r\n", "the request has 2 Host headers", "a, b"),
+        head(
+            "two Hosts",
+            "Host: a\r\nHost: b\r\n",
+            "the request has 2 Host headers: \"a\" and \"b\"",
+            "one Host header",
+            "a, b",
+        ),
+        head(
+            "two Ranges",
+            "Host: a\r\nRange: bytes=0-1\r\nrange: bytes=2-3\r\n",
+            "the request has 2 Range headers: \"bytes=0-1\" and \"bytes=2-3\"",
+            "one Range header",
+            "bytes=0-1, bytes=2-3",
+        ),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! The head of a request: what is unusual but valid, and what is refused with its line and the mistake.
 
 use crate::front::refusal::assert_refused_with_and_without_tls;
-use crate::support::{Server, TASKS, WITH_AND_WITHOUT_TLS};
+use crate::support::{DOWNLOAD, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS};
 
 #[test]
 fn a_wrong_head_is_refused_with_the_line_and_the_mistake() {
@@ -21,8 +21,10 @@ fn a_wrong_head_is_refused_with_the_line_and_the_mistake() {
         ("a method of other characters", "G{T / HTTP/1.1\r\n\r\n".into(), 400, &["line 1", "G{T"]),
         ("a method beyond ASCII", "G\u{e9}T / HTTP/1.1\r\n\r\n".into(), 400, &["line 1"]),
         ("a version in lower case", "GET / http/1.1\r\n\r\n".into(), 400, &["line 1", "http/1.1"]),
-        ("an unknown version", "GET / HTTP/9.9\r\n\r\n".into(), 400, &["line 1", "HTTP/9.9"]),
-        ("half a version", "GET / HTTP/9\r\n\r\n".into(), 400, &["line 1", "HTTP/9"]),
+        ("an unknown version", "GET / HTTP/9.9\r\n\r\n".into(), 505, &["line 1", "HTTP/9.9"]),
+        ("half a version", "GET / HTTP/9\r\n\r\n".into(), 505, &["line 1", "HTTP/9"]),
+        ("half of HTTP/1", "GET / HTTP/1\r\n\r\n".into(), 400, &["line 1", "HTTP/1"]),
+        ("HTTP/1.10", "GET / HTTP/1.10\r\n\r\n".into(), 400, &["line 1", "HTTP/1.10"]),
         ("a header without colon", get("nothing here"), 400, &["line 3", "colon", "nothing here"]),
         ("a space before the colon", get("X-Space : 1"), 400, &["line 3", "space", "X-Space : 1"]),
         ("a space in a header's name", get("X Space: 1"), 400, &["line 3", "X Space: 1"]),
@@ -46,7 +48,7 @@ fn a_wrong_head_is_refused_with_the_line_and_the_mistake() {
         ("HTTP/0.9", "GET /\r\n".into(), 400, &["line 1", "HTTP/0.9"]),
         ("HTTP/0.9 by name", "GET / HTTP/0.9\r\n\r\n".into(), 400, &["line 1", "HTTP/0.9"]),
         ("another Expect", get("Expect: 200-ok"), 417, &["Expect", "200-ok"]),
-        ("more than one Expect", get("Expect: 100-continue, more"), 417, &["Expect", "100-continue, more"]),
+        ("more than one Expect", get("Expect: 100-continue, more"), 417, &["Expect", "\"more\""]),
     ]);
 }
 
@@ -70,6 +72,7 @@ fn unusual_but_valid_heads_are_accepted() {
                 b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
             ),
             ("a body without bytes on GET", b"Content-Length: 0\r\n"),
+            ("an empty Expect", b"Expect:\r\n"),
             ("credentials", b"Authorization: Basic YTpi\r\nCookie: a=b\r\n"),
         ] {
             for empty_line in ["", "\r\n"] {
@@ -81,5 +84,65 @@ fn unusual_but_valid_heads_are_accepted() {
                 assert_eq!(response.header("Upgrade"), None, "{what}");
             }
         }
+    }
+}
+
+/// RFC 9110, 2.5.
+#[test]
+fn a_later_http_1_is_served_as_http_1_1() {
+    let server = Server::start(&["--http"]);
+    let mut connection = server.connect();
+    for version in 2..=9 {
+        let index = server.journal().len();
+        connection.send(format!("GET {TASKS} HTTP/1.{version}\r\nHost: localhost\r\n\r\n"));
+
+        let response = connection.read_response(false);
+
+        assert_eq!((response.status, response.body.len()), (200, 128), "HTTP/1.{version}");
+        assert_eq!(server.wait_for_event(index)["version"], format!("HTTP/1.{version}"));
+    }
+}
+
+/// The body never comes, nor the word that it may.
+#[test]
+fn with_strict_a_wrong_head_is_refused_before_its_body_comes() {
+    let server = Server::start(&["--strict"]);
+    for (headers, sentence) in [
+        ("", "no Host header"),
+        ("Host: a\r\nHost: b\r\n", "2 Host headers"),
+        ("Host:\r\n", "the Host \"\""),
+        ("Host: a:b:c\r\n", "the Host \"a:b:c\""),
+        ("Host: [\r\n", "the Host \"[\""),
+        ("Host: a\r\nContent-Type: a/b\r\nContent-Type: c/d\r\n", "\"a/b\" and \"c/d\""),
+    ] {
+        let mut connection = server.connect();
+        let rest = "Content-Length: 20000\r\nExpect: 100-continue\r\n\r\n";
+        connection.send(format!("POST {REPORT} HTTP/1.1\r\n{headers}{rest}"));
+
+        let refused = connection.read_response(false).assert_error(400);
+
+        assert!(refused.contains(sentence), "{refused}");
+        connection.assert_closed();
+    }
+}
+
+#[test]
+fn what_may_stand_once_and_stands_twice_is_noted_and_two_ranges_are_none() {
+    let server = Server::start(&["--http"]);
+    for (name, first, second) in [
+        ("Range", "bytes=0-1", "bytes=2-3"),
+        ("If-Range", "\"a\"", "\"b\""),
+        ("If-Modified-Since", "Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 01 Jan 1970 00:00:01 GMT"),
+        ("If-Unmodified-Since", "Thu, 01 Jan 2099 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT"),
+        ("Content-Type", "text/plain", "text/html"),
+    ] {
+        let headers = [first, second].map(|value| format!("{name}: {value}"));
+        let target = format!("{DOWNLOAD}?id=1");
+        let (response, event) =
+            server.recorded(|server| server.request("GET", &target, &headers.each_ref().map(String::as_str)));
+
+        assert_eq!((response.status, response.body.len()), (200, 366), "{name}");
+        let finding = event["findings"][0].as_str().expect("a finding").replace('\\', "");
+        assert_eq!(finding, format!("the request has 2 {name} headers: \"{first}\" and \"{second}\""));
     }
 }

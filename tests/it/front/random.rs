@@ -5,7 +5,7 @@
 //! Each round has a seed of its own, one more than the round before; a failure prints it.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::connection::{Connection, Response};
 use crate::front::generator::{Random, Request, mutate};
-use crate::support::{REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, built_in, local, sha256};
+use crate::support::{LIMIT, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, built_in, local, sha256};
 
 #[test]
 fn random_requests_arrive_as_sent_and_mutated_ones_do_no_harm() {
@@ -36,7 +36,7 @@ fn random_requests_arrive_as_sent_and_mutated_ones_do_no_harm() {
                 _ => assert_mutated_requests_do_no_harm(&mut random, subject),
             };
             assert_eq!(subject.server.get(TASKS).body, built_in("tasks.json"), "the next client");
-            subject.new_events();
+            subject.new_events(1);
             drop(repeat);
             rounds += 1;
         }
@@ -76,7 +76,7 @@ fn a_request_may_be_cut_in_two_at_every_byte() {
         connection.finish_sending();
         connection.assert_closed();
 
-        let events = subject.new_events();
+        let events = subject.new_events(2 * (request.len() - 1));
         let reports: Vec<&Value> = events.iter().filter(|event| event["method"] == "POST").collect();
         assert_eq!(reports.len(), request.len() - 1);
         for report in reports {
@@ -98,14 +98,20 @@ impl Subject {
         let server = Server::start(arguments);
         let journal = File::open(server.record.path().join("journal.jsonl")).expect("a journal");
         let mut subject = Subject { server, journal: BufReader::new(journal) };
-        subject.new_events();
+        subject.new_events(1);
         subject
     }
 
-    /// The events since the last call. An event is written before its connection is closed.
-    fn new_events(&mut self) -> Vec<Value> {
-        let lines = self.journal.by_ref().lines().map(|line| line.expect("the journal is UTF-8"));
-        lines.map(|line| serde_json::from_str(&line).expect("a line of the journal is JSON")).collect()
+    /// The events since the last call, which are so many, or soon will be: the last one of a connection is written when
+    /// both sides have closed it.
+    fn new_events(&mut self, count: usize) -> Vec<Value> {
+        let deadline = Instant::now() + LIMIT;
+        let mut lines = String::new();
+        while lines.matches('\n').count() < count && Instant::now() < deadline {
+            std::thread::yield_now();
+            self.journal.read_to_string(&mut lines).expect("the journal is UTF-8");
+        }
+        lines.lines().map(|line| serde_json::from_str(line).expect("a line of the journal is JSON")).collect()
     }
 }
 
@@ -129,7 +135,7 @@ fn assert_valid_requests_arrive(random: &mut Random, subject: &mut Subject) -> u
     connection.finish_sending();
     connection.assert_closed();
 
-    let events = subject.new_events();
+    let events = subject.new_events(count);
     assert_eq!(events.len(), count, "{events:#?}");
     for ((request, answer), mut event) in requests.iter().zip(&answers).zip(events) {
         assert_eq!(answer.status, request.event["status"], "{}", request.event);
@@ -175,7 +181,8 @@ fn assert_mutated_requests_do_no_harm(random: &mut Random, subject: &mut Subject
     answers.retain(|answer| answer.status != 100);
 
     let shown = stream[..stream.len().min(5000)].escape_ascii();
-    let events = subject.new_events();
+    drop(connection);
+    let events = subject.new_events(answers.len().max(1));
     let (requests, connections): (Vec<Value>, Vec<Value>) =
         events.into_iter().partition(|event| event["event"] == "request");
     assert_eq!(requests.len(), answers.len(), "{requests:#?}\n{shown}");

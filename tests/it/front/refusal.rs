@@ -29,6 +29,7 @@ pub fn assert_refused_with_and_without_tls(rows: &[Row]) {
 #[track_caller]
 pub fn assert_refusal(server: &Server, connection: Connection, what: &str, status: u16, words: &[&str]) {
     let sentence = assert_last_answer(connection, what, status, words);
+    server.wait_for_line(|line| line.ends_with(&sentence));
     let console = next_client(server);
     let told = console.iter().filter(|line| line.ends_with(&sentence)).count();
     assert_eq!(told, 1, "{what}: {sentence}\nis not once in\n{}", console.join("\n"));

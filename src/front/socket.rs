@@ -1,0 +1,184 @@
+//! A client's socket, blocking and limited in time: how long the client may keep it waiting, and how that is measured.
+
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// It waits in short turns, and only their time counts: not that in which this whole program stood still (Ctrl+Z, the
+/// sleep of a laptop).
+pub struct Socket {
+    /// rustls reads in pieces of 4 KiB, which would each be a system call.
+    stream: BufReader<TcpStream>,
+    timeout: Duration,
+    turn: Duration,
+    /// Each connection holds one, and there is one more.
+    connections: Arc<()>,
+    limit: Limit,
+    waited: Duration,
+    /// In writing; ended by all that was to be written.
+    write_waited: Duration,
+}
+
+/// What a client's time is for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Limit {
+    /// Every next byte.
+    Silence,
+    /// The first byte; and then everything behind it altogether.
+    Start,
+    Whole,
+}
+
+impl Socket {
+    pub fn new(stream: TcpStream, timeout: Duration, connections: Arc<()>) -> io::Result<Socket> {
+        let turn = (timeout / 4).min(TURN);
+        stream.set_read_timeout(Some(turn))?;
+        stream.set_write_timeout(Some(if cfg!(windows) { timeout } else { turn }))?;
+        let (stream, waited) = (BufReader::with_capacity(READ_BYTES, stream), Duration::ZERO);
+        Ok(Socket { stream, timeout, turn, connections, limit: Limit::Start, waited, write_waited: waited })
+    }
+
+    /// The first bytes that come, which tell TLS from plain HTTP; they stay to be read.
+    pub fn peek(&mut self) -> io::Result<Vec<u8>> {
+        let mut first = vec![0; 32];
+        let count = self.wait(|stream| stream.get_ref().peek(&mut first))?;
+        first.truncate(count);
+        Ok(first)
+    }
+
+    /// What the time allowed is for, from now on.
+    pub fn limit(&mut self, limit: Limit) {
+        (self.limit, self.waited) = (limit, Duration::ZERO);
+    }
+
+    /// The error is TimedOut where the client's time is over.
+    fn wait(&mut self, mut read: impl FnMut(&mut BufReader<TcpStream>) -> io::Result<usize>) -> io::Result<usize> {
+        while self.waited < self.patience() {
+            let began = Instant::now();
+            let outcome = read(&mut self.stream);
+            self.waited += began.elapsed().min(self.turn);
+            match outcome {
+                Err(error) if is_passing(&error) => continue,
+                Ok(_) if self.limit == Limit::Start => (self.limit, self.waited) = (Limit::Whole, Duration::ZERO),
+                Ok(count) if self.limit == Limit::Silence => self.waited = self.eased(self.waited, count),
+                _ => {}
+            }
+            return outcome;
+        }
+        Err(ErrorKind::TimedOut.into())
+    }
+
+    /// Among many clients one that does not get on gives its place to others.
+    fn patience(&self) -> Duration {
+        if self.is_crowded() { self.timeout.min(CROWD_PATIENCE) } else { self.timeout }
+    }
+
+    fn is_crowded(&self) -> bool {
+        Arc::strong_count(&self.connections) - 1 > CROWD
+    }
+
+    /// What is left of a wait that has ended with so many bytes: among many clients each of them is worth a
+    /// millisecond, which is 1 KB/s.
+    fn eased(&self, waited: Duration, byte_count: usize) -> Duration {
+        let worth = Duration::from_millis(byte_count as u64);
+        if self.is_crowded() { waited.saturating_sub(worth) } else { Duration::ZERO }
+    }
+
+    /// Waits so long for what the client still sends, which nobody needs.
+    pub fn look(&self, limit: Duration) -> io::Result<usize> {
+        let mut stream = self.stream.get_ref();
+        stream.set_read_timeout(Some(limit))?;
+        loop {
+            match stream.read(&mut [0; READ_BYTES]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Ends the connection so that the client can read the last answer even while it is still sending: what it sends
+    /// is read and dropped, for as long as it keeps coming and patience lasts. Closing a socket that has unread bytes
+    /// would destroy what is on its way to the client (RFC 9112, 9.6). Returns how the client has ended it.
+    pub fn end(self) -> io::Result<usize> {
+        self.stream.get_ref().shutdown(Shutdown::Write)?;
+        let (pause, limit) = if self.is_crowded() { (TURN, TURN) } else { (LINGER, self.timeout) };
+        let deadline = Instant::now() + limit;
+        loop {
+            let count = self.look(pause)?;
+            if count == 0 || Instant::now() > deadline {
+                return Ok(count);
+            }
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait(|stream| {
+            // Windows may lose what comes in the very moment in which a read gives up waiting, and nothing where it
+            // was only looked for (Microsoft, "SOL_SOCKET Socket Options", SO_RCVTIMEO).
+            #[cfg(windows)]
+            if stream.buffer().is_empty() {
+                stream.get_ref().peek(&mut [0])?;
+            }
+            stream.read(buffer)
+        })
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[io::IoSlice::new(bytes)])
+    }
+
+    /// As much as the client takes at once. The error is TimedOut where it has taken next to nothing for its whole time.
+    fn write_vectored(&mut self, pieces: &[io::IoSlice]) -> io::Result<usize> {
+        let all: usize = pieces.iter().map(|piece| piece.len()).sum();
+        loop {
+            let began = Instant::now();
+            let outcome = self.stream.get_mut().write_vectored(pieces);
+            self.write_waited += began.elapsed().min(self.turn);
+            match outcome {
+                Ok(count) if count == all => {
+                    self.write_waited = Duration::ZERO;
+                    return outcome;
+                }
+                Ok(count) if self.is_crowded() => self.write_waited = self.eased(self.write_waited, count),
+                Err(error) if !is_passing(&error) => return Err(error),
+                _ => {}
+            }
+            // Windows does not tell how much has gone before a timeout, so that there the first one is the last.
+            if self.write_waited >= self.patience() || cfg!(windows) {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            if outcome.is_ok() {
+                return outcome;
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The end of a turn, which is WouldBlock on Unix and TimedOut on Windows, or of a stop of this program.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+/// Whether the client has reset the connection, or has closed it while it was written to.
+pub fn is_reset(error: &io::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected)
+}
+
+const READ_BYTES: usize = 16 * 1024;
+/// So long is waited at a time, or a quarter of the timeout.
+const TURN: Duration = Duration::from_millis(500);
+/// Above so many connections there is less patience: together with a turn for the end two seconds.
+const CROWD: usize = 256;
+const CROWD_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long a client that is still sending may pause before its connection is closed.
+const LINGER: Duration = Duration::from_secs(1);
