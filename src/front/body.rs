@@ -151,3 +151,58 @@ pub fn not_stored(error: &io::Error) -> Refusal {
 
 /// A size needs 16 digits; the rest are zeros before it and extensions, which nobody uses.
 const MAX_CHUNK_LINE_BYTES: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_size_is_digits_and_extensions() {
+        for (line, size) in [
+            (&b"5"[..], 5),
+            (b"0", 0),
+            (b"00000000000000000000000fF", 255),
+            (b"ffffffffffffffff", u64::MAX),
+            (b"5;a", 5),
+            (b"5;a=b;c=\"d;e=\xff \";f", 5),
+            (b"5; a", 5),
+        ] {
+            assert_eq!(chunk_size(line).ok(), Some(size), "{}", line.escape_ascii());
+        }
+        for line in [
+            &b""[..],
+            b" 5",
+            b"5 ",
+            b"5\t",
+            b"5 ;a",
+            b"+5",
+            b"-5",
+            b"0x5",
+            b"5_0",
+            b"5,",
+            b"5\0",
+            b"10000000000000000",
+            b";a",
+            b"5;",
+            b"5;;a",
+            b"5;=b",
+            b"5; ",
+            b"5;a;",
+            b"5;a=",
+            b"5;a =b",
+            b"5;a b",
+            b"5;a=b ",
+            b"5;a\0",
+            b"5;a=b\0",
+            b"5;a=\"b",
+            b"5;a=\"b\0\"",
+            b"5;a=\"b\"c",
+            b"5;a=\"\\\"",
+            b"5;a\rb",
+            b"5;a=\"\r\"",
+            b"5;\x7f",
+        ] {
+            assert!(chunk_size(line).is_err(), "{}", line.escape_ascii());
+        }
+    }
+}

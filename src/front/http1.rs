@@ -320,3 +320,44 @@ pub const MAX_HEADERS: usize = 100;
 /// Those that mean something here.
 const ONCE: [&str; 6] = ["Host", "Range", "If-Range", "Content-Type", "If-Modified-Since", "If-Unmodified-Since"];
 const BEYOND_ASCII: &AsciiSet = &AsciiSet::EMPTY;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
+        for host in ["a", "localhost:5000", "a.example:", "127.0.0.1:1", "a_b-c~%41", "[::1]", "[::1]:65535", "[::]:"] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "",
+            ":",
+            ":80",
+            "a:b",
+            "a:b:c",
+            "a:80:80",
+            "::1",
+            "[",
+            "[]",
+            "]",
+            "[a]",
+            "[::1",
+            "::1]",
+            "[::1]80",
+            "[::1]a:80",
+            "a:65536",
+            "a:+8",
+            "a:-8",
+            "a b",
+            "a,b",
+            "a/b",
+            "http://a",
+            "u@a",
+            "\u{e4}",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+        assert!(!is_host(b"\xff"));
+    }
+}

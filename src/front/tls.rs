@@ -3,7 +3,7 @@
 
 use super::socket::{Socket, is_reset};
 use crate::text::quoted;
-use rustls::{AlertDescription, InvalidMessage, PeerIncompatible as Lacks, ServerConfig, ServerConnection};
+use rustls::{AlertDescription, PeerIncompatible as Lacks, PeerMisbehaved, ServerConfig, ServerConnection};
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,7 +173,7 @@ impl Tls {
                 "offers no protocol that is spoken here (ALPN): let it offer HTTP/1.1, as curl does with --http1.1"
                     .to_owned()
             }
-            Error::InvalidMessage(InvalidMessage::InvalidServerName) => {
+            Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
                 "asks for a server name that cannot be one (SNI): look for spaces in the host of its URL".to_owned()
             }
             PeerIncompatible(Lacks::NoCipherSuitesInCommon) => format!(

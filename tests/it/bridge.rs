@@ -1,20 +1,82 @@
 //! The way from the front to the loop: nothing that a client sends, and no other program, can take it.
 
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 use std::fs;
 
-use crate::support::{DOWNLOAD, Server, TASKS, data_folder, is_skipped_under_wine, text};
+use crate::api::report::{MULTIPART, form};
+use crate::connection::Connection;
+#[cfg(unix)]
+use crate::support::{DOWNLOAD, data_folder, is_skipped_under_wine, text};
+use crate::support::{REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS};
 
+/// They wait together behind a report that takes the loop long, each with the number of another.
 #[test]
-fn a_header_with_the_proxys_private_name_has_no_effect() {
-    let folder = data_folder();
-    let server = Server::start(&["--data", text(folder.path())]);
-    for forged in ["1", "2", "18446744073709551615", "-1", "x"] {
-        let private = format!("Request-Number: {forged}");
+fn a_header_with_the_name_of_the_bridges_number_leads_no_answer_astray() {
+    let server = Server::start(&["--http"]);
+    let mut clients: Vec<Connection> = (0..50).map(|_| server.connect()).collect();
+    let body = form(&vec![b'x'; 30_000_000]);
+    let mut slow = server.connect();
+    let framing = format!("Content-Type: {MULTIPART}\r\nContent-Length: {}", body.len());
+    slow.send(format!("POST {REPORT} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n"));
+    slow.send(body);
+    for (index, client) in clients.iter_mut().enumerate() {
+        let forged = format!("Number: {}\r\nnumber: {}", index + 2, u64::MAX - index as u64);
+        client.send(format!("GET /of/client-{index}- HTTP/1.1\r\nHost: localhost\r\n{forged}\r\n\r\n"));
+    }
 
-        let download = server.request("GET", DOWNLOAD, &[&private, &private]);
-        assert_eq!((download.status, download.body.len()), (200, 366), "{forged}");
-        assert_eq!(server.request("GET", TASKS, &[&private]).body.len(), 128, "{forged}");
+    for (index, client) in clients.iter_mut().enumerate() {
+        let sentence = client.read_response(false).assert_error(404);
+        assert!(sentence.contains(&format!("/of/client-{index}-")), "to client {index}: {sentence}");
+    }
+    assert_eq!(slow.read_response(false).status, 200);
+}
+
+/// CVE-2026-66752 of tiny_http 0.12: it leaves a body unread whose length is a Transfer-Encoding, and takes it for the
+/// next request. Here it never sees a body.
+#[test]
+fn no_request_can_be_smuggled_in_a_body() {
+    let smuggled = format!("GET {TASKS}?smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
+    for arguments in WITH_AND_WITHOUT_TLS {
+        let server = Server::start(arguments);
+        let mut connection = server.connect();
+        for (method, target, status) in
+            [("GET", TASKS, 200), ("POST", TASKS, 405), ("PUT", "/nowhere", 404), ("POST", REPORT, 200)]
+        {
+            let index = server.journal().len();
+            connection.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{chunked}"));
+
+            assert_eq!(connection.read_response(false).status, status, "{method} {target}");
+            assert_eq!(server.wait_for_event(index)["bytes_in"], smuggled.len(), "{method} {target}");
+        }
+        connection.finish_sending();
+        connection.assert_closed();
+        assert_eq!(server.journal().len(), 5, "a start and four requests");
+    }
+}
+
+/// CVE-2026-66753 of tiny_http 0.12: it lets CR LF into the headers of an answer. Here it writes no answer, and what is
+/// not the server's own is escaped.
+#[test]
+#[cfg(unix)]
+fn nothing_foreign_ends_a_header_of_an_answer() {
+    if is_skipped_under_wine("names with line ends, which Windows does not have") {
+        return;
+    }
+    let folder = data_folder();
+    fs::write(folder.path().join("2\r\nX-Injected: 1.zip"), "zip").expect("a download");
+    fs::rename(folder.path().join("1797242037.zip"), folder.path().join("a\r\nX-Injected: 1.zip")).expect("a name");
+    let server = Server::start(&["--data", text(folder.path())]);
+    for target in [
+        &format!("{DOWNLOAD}?id=1"),
+        &format!("{DOWNLOAD}?id=2"),
+        "/%0d%0aX-Injected:%201",
+        "/?a=%0d%0aX-Injected:%201",
+    ] {
+        let response = server.get(target);
+
+        assert_eq!(response.header("X-Injected"), None, "{target}");
+        assert!(response.headers.iter().all(|(_, value)| !value.contains(['\r', '\n'])), "{target}");
     }
 }
 

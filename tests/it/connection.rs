@@ -93,6 +93,14 @@ impl Connection {
         response
     }
 
+    /// So many bytes of whatever comes.
+    #[track_caller]
+    pub fn read_bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).expect("the server answers");
+        bytes
+    }
+
     /// Waits for the next bytes or for the end, and tells whether it is the end.
     #[track_caller]
     pub fn has_ended(&mut self) -> bool {

@@ -21,6 +21,7 @@ mod tidy;
 mod front {
     mod body;
     mod certificate;
+    mod delivered;
     mod generator;
     mod head;
     mod protocol;

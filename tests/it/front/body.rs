@@ -43,9 +43,12 @@ fn a_body_is_read_to_its_end_and_no_further() {
 #[test]
 fn a_client_that_waits_for_100_continue_gets_it_once() {
     let server = Server::start(&[]);
-    for (framing, body) in [("Content-Length: 5", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")] {
+    for (expected, framing, body) in [
+        ("100-Continue", "Content-Length: 5", "hello"),
+        ("100-continue, ", "Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"),
+    ] {
         let mut connection = server.connect();
-        connection.send(format!("{HEAD}Expect: 100-Continue\r\n{framing}\r\n\r\n"));
+        connection.send(format!("{HEAD}Expect: {expected}\r\n{framing}\r\n\r\n"));
 
         let interim = connection.read_response(false);
         assert_eq!(interim.status, 100, "{framing}");

@@ -1,7 +1,7 @@
 //! The certificate and TLS: whom a client must trust, under which names, and what they agree on.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -12,6 +12,8 @@ use rustls::{CertificateError, ClientConfig, HandshakeKind, ProtocolVersion, Roo
 use tempfile::TempDir;
 
 use crate::connection::{Connection, client_configuration};
+use crate::front::refusal::open;
+use crate::front::tls::{TLS_1_2, client_hello};
 use crate::support::{Server, TASKS, loopback_addresses, text};
 
 #[test]
@@ -126,6 +128,11 @@ fn ones_own_certificate_and_key_are_used() {
 
     connection.send(format!("GET {TASKS} HTTP/1.1\r\nHost: own.example\r\n\r\n"));
     assert_eq!(connection.read_response(false).status, 200);
+    // Whether its key is RSA or ECDSA is not for the server to say.
+    const RSA_WITH_AES_128_CBC_SHA: u16 = 0x002f;
+    open(&server).write_all(&client_hello(TLS_1_2, &[RSA_WITH_AES_128_CBC_SHA], "own.example")).expect("a hello");
+    let told = server.wait_for_failed_connection();
+    assert!(told.contains("ECDHE and AES-GCM") && !told.contains("ECDSA"), "{told}");
 }
 
 fn handshake(server: &Server, name: &str, configuration: ClientConfig) -> io::Result<Connection> {

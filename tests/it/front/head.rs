@@ -103,6 +103,26 @@ fn a_later_http_1_is_served_as_http_1_1() {
     }
 }
 
+/// RFC 9110, 5.3.
+#[test]
+fn all_lines_of_a_list_count() {
+    let server = Server::start(&["--http"]);
+    let download = format!("{DOWNLOAD}?id=1");
+    let tag = server.get(&download).header("ETag").expect("a tag").to_owned();
+    for (headers, status) in [
+        ([&*format!("If-None-Match: {tag}"), "If-None-Match: \"x\""], 304),
+        (["If-None-Match: \"x\", \"y\"", &format!("If-None-Match: W/{tag}")], 304),
+        (["If-None-Match: \"x\"", "If-None-Match: \"y\""], 200),
+        (["If-Match: \"x\"", &format!("If-Match: \"y\", {tag}")], 200),
+        (["If-Match: \"x\"", &format!("If-Match: W/{tag}")], 412),
+        (["Connection: x", "Expect: , "], 200),
+        (["Expect: x", "Expect: 100-continue"], 417),
+        (["Expect: 100-continue", "Expect: x"], 417),
+    ] {
+        assert_eq!(server.request("GET", &download, &headers).status, status, "{headers:?}");
+    }
+}
+
 /// The body never comes, nor the word that it may.
 #[test]
 fn with_strict_a_wrong_head_is_refused_before_its_body_comes() {

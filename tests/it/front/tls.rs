@@ -3,13 +3,15 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use rustls::{CertificateError, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use crate::connection::{Connection, client_configuration};
 use crate::front::certificate::rejection;
 use crate::front::refusal::{next_client, open, read_to_the_end, wait_for_word_about};
 use crate::process::Process;
-use crate::support::{LIMIT, REPORT, Server, TASKS, command, program};
+use crate::support::{LIMIT, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, command, program};
 
 #[test]
 fn plain_http_on_the_https_port_is_told_the_right_url() {
@@ -40,11 +42,17 @@ fn plain_http_on_the_https_port_is_told_the_right_url() {
 }
 
 #[test]
-fn tls_on_the_http_port_is_closed_and_the_console_names_http() {
+fn tls_on_the_http_port_gets_an_alert_and_the_console_names_http() {
     let server = Server::start(&["--http"]);
+    let mut stream = open(&server);
+    stream.write_all(&client_hello(TLS_1_2, &[SUITE], "localhost")).expect("the server reads");
 
-    let told = assert_closed_without_answer(&server, &client_hello(TLS_1_2, &[SUITE], "localhost"));
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("no reset");
 
+    const INTERNAL_ERROR: u8 = 80;
+    assert_eq!(answer, [21, 3, 1, 0, 2, 2, INTERNAL_ERROR]);
+    let told = server.wait_for_failed_connection();
     assert!(told.contains(server.url()), "{told}");
     assert!(told.contains("TLS"), "{told}");
 }
@@ -91,6 +99,12 @@ fn a_client_that_rejects_the_certificate_is_on_the_console_with_what_to_do() {
         assert_advises_trust(&told);
         next_client(&server);
     }
+    let mut fails = open(&server);
+    let client = handshake_halfway(&mut fails, "localhost");
+    fails.write_all(&[21, 3, 3, 0, 2, 2, 80]).expect("the server reads");
+    let told = wait_for_word_about(&server, client);
+    assert!(told.contains("internal_error") && told.contains("Java"), "{told}");
+    assert_advises_trust(&told);
     let mut hangs_up = open(&server);
     let client = handshake_halfway(&mut hangs_up, "localhost");
     drop(hangs_up);
@@ -127,6 +141,7 @@ fn old_tls_and_old_ciphers_are_on_the_console_with_what_is_needed() {
         ("TLS 1.0", client_hello(0x0301, &[SUITE], ""), ["TLS 1.1 or older", "TLS 1.2"]),
         ("TLS 1.1", client_hello(0x0302, &[SUITE], ""), ["TLS 1.1 or older", "TLS 1.2"]),
         ("TLS 1.1 without extensions", hello_without_extensions(0x0302), ["TLS 1.1 or older", "TLS 1.2"]),
+        ("a name with a space", client_hello(TLS_1_2, &[SUITE], "local host"), ["server name", "spaces in the host"]),
         ("no common cipher", client_hello(TLS_1_2, &[RSA_WITH_AES_128_CBC_SHA], ""), ["cipher suite", "ECDHE_ECDSA"]),
     ] {
         let mut stream = open(&server);
@@ -161,6 +176,63 @@ fn every_server_name_is_accepted_and_one_that_the_certificate_lacks_is_noted() {
         assert_eq!(told.contains(&format!("it asked for \"{name}\"")), is_name, "{name}: {told}");
         assert_eq!(told.contains("the certificate is for localhost, "), name != "localhost", "{name}: {told}");
     }
+}
+
+#[test]
+fn who_offers_only_http_2_is_told_how_to_offer_http_1() {
+    let server = Server::start(&[]);
+    let mut configuration = client_configuration(server.authority(), rustls::ALL_VERSIONS);
+    configuration.alpn_protocols = vec![b"h2".to_vec()];
+
+    Connection::tls(server.address(), "localhost", configuration.into()).expect_err("no common protocol");
+
+    let told = server.wait_for_failed_connection();
+    assert!(told.contains("HTTP/1.1") && told.contains("--http1.1"), "{told}");
+}
+
+/// Pools connect in advance, and ports are probed; neither is a mistake of the client.
+#[test]
+fn a_connection_that_is_closed_in_order_before_a_request_is_a_note_and_no_error() {
+    for arguments in WITH_AND_WITHOUT_TLS {
+        let server = Server::start(arguments);
+        drop(open(&server));
+        let probed = server.wait_for_event(1);
+        let mut dialled = server.connect();
+        dialled.finish_sending();
+        dialled.assert_closed();
+        drop(dialled);
+        let dialled = server.wait_for_event(2);
+
+        for (event, words) in
+            [(probed, "without a word"), (dialled, if arguments.is_empty() { "for later" } else { "" })]
+        {
+            assert_eq!((event["event"].as_str(), event.get("error")), (Some("connection"), None), "{event}");
+            assert!(event["note"].as_str().is_some_and(|note| note.contains(words)), "{event}");
+        }
+    }
+}
+
+/// curl looks at the name only after the handshake of TLS 1.3.
+#[test]
+fn who_hangs_up_after_the_handshake_and_asked_for_another_name_has_made_a_mistake() {
+    let server = Server::start(&[]);
+    let mut stream = open(&server);
+    let mut configuration = client_configuration(server.authority(), rustls::ALL_VERSIONS);
+    configuration.dangerous().set_certificate_verifier(std::sync::Arc::new(Credulous));
+    let name = "production.example".try_into().expect("a name");
+    let mut client = rustls::ClientConnection::new(configuration.into(), name).expect("a client");
+    while client.is_handshaking() {
+        client.complete_io(&mut stream).expect("a handshake");
+    }
+    client.send_close_notify();
+    client.complete_io(&mut stream).expect("the server reads");
+    read_to_the_end(&mut stream);
+    drop(stream);
+
+    let event = server.wait_for_event(1);
+
+    let error = event["error"].as_str().expect("an error");
+    assert!(error.contains("it asked for \"production.example\"; the certificate is for localhost, "), "{error}");
 }
 
 #[track_caller]
@@ -241,3 +313,42 @@ pub const TLS_1_2: u16 = 0x0303;
 const RSA_WITH_AES_128_CBC_SHA: u16 = 0x002f;
 /// ECDHE_ECDSA with AES-128-GCM, which the server knows.
 pub const SUITE: u16 = 0xc02b;
+
+/// Accepts every certificate in the handshake.
+#[derive(Debug)]
+struct Credulous;
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
