@@ -62,7 +62,7 @@ fn configure(
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     config.ignore_client_order = true;
     // Each takes time in the handshake; a client that resumes gets a new one then.
     config.send_tls13_tickets = 1;

@@ -78,9 +78,12 @@ fn each_start_makes_a_certificate_of_its_own() {
 fn tls_1_2_and_1_3_are_spoken_with_alpn_http_1_1() {
     let server = Server::start(&[]);
     for (version, expected) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
-        for (offered, agreed) in
-            [(&[][..], None), (&["http/1.1"], Some("http/1.1")), (&["h2", "http/1.1"], Some("http/1.1"))]
-        {
+        for (offered, agreed) in [
+            (&[][..], None),
+            (&["http/1.1"], Some("http/1.1")),
+            (&["h2", "http/1.1"], Some("http/1.1")),
+            (&["http/1.0"], Some("http/1.0")),
+        ] {
             let mut trust = client_configuration(server.authority(), &[version]);
             trust.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
             let mut connection = handshake(&server, "localhost", trust).expect("a connection");
