@@ -129,7 +129,7 @@ fn a_client_that_does_not_trust_is_told_so_first() {
 
     assert_eq!(finished.code, Some(3), "{}", finished.stderr);
     let reason = "connection: does not trust the certificate (TLS alert unknown_ca): give it the CA that SSL_CERT_FILE \
-        names, or switch its verification off for tests";
+        names, or switch its verification off for tests (it asked for \"localhost\")";
     assert_eq!(verdict["reasons"][0], reason);
     assert_eq!(verdict["reasons"].as_array().map(Vec::len), Some(5), "{verdict}");
 }
