@@ -134,7 +134,9 @@ impl Data {
     /// The files for one task each, and the files for all tasks, by name.
     fn downloads(&self, ids: &Ids) -> Result<(Vec<String>, Vec<String>), String> {
         let ids = ids.as_deref().unwrap_or_default();
-        let is_download = |name: &String| name != TASKS && report_id(name).is_none() && name != REPORT;
+        // Nor are tasks.json.bak and the like.
+        let is_answer = |name: &String| [TASKS, REPORT].iter().any(|answer| name.starts_with(answer));
+        let is_download = |name: &String| !is_answer(name) && report_id(name).is_none();
         Ok(self.file_names()?.into_iter().filter(is_download).partition(|name| ids.iter().any(|id| stem(name) == id)))
     }
 
@@ -167,7 +169,8 @@ impl Data {
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
                 if let Ok(name) = entry.file_name().into_string()
-                    && !name.starts_with('.')
+                    && !name.starts_with(['.', '#', '~'])
+                    && !LEFT_BY_EDITORS.iter().any(|end| name.ends_with(end))
                     && !LEFT_BY_SYSTEMS.iter().any(|left| name.eq_ignore_ascii_case(left))
                     && fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file())
                 {
@@ -263,4 +266,6 @@ const DOWNLOAD: &str = "1797242037.zip";
 const BUILT_IN_TASKS: &[u8] = include_bytes!("../../data/tasks.json");
 const BUILT_IN_REPORT: &[u8] = include_bytes!("../../data/report.json");
 const BUILT_IN_DOWNLOAD: &[u8] = include_bytes!("../../data/1797242037.zip");
+/// While a file is open, or from before the last change: `#tasks.json#` begins as well.
+const LEFT_BY_EDITORS: [&str; 4] = ["~", "#", ".swp", ".tmp"];
 const LEFT_BY_SYSTEMS: [&str; 2] = ["Thumbs.db", "desktop.ini"];

@@ -116,6 +116,33 @@ fn serve(files: &[(&str, &[u8])]) -> (TempDir, Server) {
     (data, server)
 }
 
+#[test]
+fn what_editors_leave_is_no_download() {
+    let left = [
+        "#tasks.json#",
+        ".#tasks.json",
+        ".tasks.json.swp",
+        "tasks.json~",
+        "tasks.json.swp",
+        "tasks.json.bak",
+        "~$tool.zip",
+        "report.json.orig",
+        "report-2.json~",
+        "#1.zip#",
+        "1.zip~",
+        "2.zip.tmp",
+        "0~",
+    ];
+    let (_data, mut server) = serve(&left.map(|name| (name, &b"left"[..])));
+
+    for id in ["1", "2", "7"] {
+        assert!(server.get(&format!("{DOWNLOAD}?id={id}")).body == built_in("1797242037.zip"), "{id}");
+    }
+    assert!(server.post(&format!("{REPORT}?id=2"), MULTIPART, &form(b"x")).body == built_in("report.json"));
+    let printed = server.stop().stdout;
+    assert!(!printed.contains("warning") && !printed.contains(" is the download "), "{printed}");
+}
+
 /// Editors make and remove such names while they save.
 #[cfg(unix)]
 #[test]
