@@ -160,8 +160,17 @@ impl Reports {
 /// (Microsoft, "Naming Files, Paths, and Namespaces"), not hidden, not too long.
 fn safe_name(sent: &str) -> String {
     let last = sent.rsplit(['/', '\\']).next().unwrap_or_default();
-    let is_safe = |character: &char| character.is_alphanumeric() || " -_.,+()[]@=".contains(*character);
-    let name: String = last.chars().map(|character| if is_safe(&character) { character } else { '_' }).collect();
+    let mut name = String::new();
+    for character in last.chars() {
+        let before = name.chars().next_back().filter(|before| before.is_alphanumeric() || is_mark(*before));
+        if let Some(composed) = before.and_then(|letter| composed(letter, character)) {
+            name.pop();
+            name.push(composed);
+        } else {
+            let is_safe = character.is_alphanumeric() || before.is_some() && is_mark(character);
+            name.push(if is_safe || " -_.,+()[]@=".contains(character) { character } else { '_' });
+        }
+    }
     let name = name.trim_start_matches(['.', ' ']).trim_end_matches(['.', ' ']);
     let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
     let device = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
@@ -171,6 +180,18 @@ fn safe_name(sent: &str) -> String {
     let stem: String = stem.chars().take(MAX_STEM_CHARACTERS).collect();
     let extension: String = extension.chars().take(MAX_EXTENSION_CHARACTERS).collect();
     format!("{prefix}{}.{extension}", stem.trim_end()).trim_end_matches(['.', ' ']).to_owned()
+}
+
+/// A mark on the letter before: only at the beginning of a text it is written as an escape.
+fn is_mark(character: char) -> bool {
+    let text = format!("a{character}");
+    character.escape_debug().len() > 1 && text.escape_debug().eq(text.chars())
+}
+
+/// macOS writes the letters of these languages in two; others stay as they come.
+fn composed(letter: char, mark: char) -> Option<char> {
+    let (_, letters, composed) = COMPOSED.iter().find(|(own, ..)| *own == mark)?;
+    letters.chars().zip(composed.chars()).find(|(own, _)| *own == letter).map(|(_, composed)| composed)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -213,6 +234,15 @@ const REPORTS: &str = "reports";
 /// Begins the names of files on their way; no kept file's name begins with a dot.
 const INCOMING: &str = ".incoming-";
 const PIECE_BYTES: u64 = 64 * 1024;
+/// A mark, letters, and the letters with it.
+const COMPOSED: [(char, &str, &str); 6] = [
+    ('\u{300}', "AEIOUaeiou", "ÀÈÌÒÙàèìòù"),
+    ('\u{301}', "AEIOUYaeiouyCNSZcnsz", "ÁÉÍÓÚÝáéíóúýĆŃŚŹćńśź"),
+    ('\u{302}', "AEIOUaeiou", "ÂÊÎÔÛâêîôû"),
+    ('\u{303}', "ANOano", "ÃÑÕãñõ"),
+    ('\u{308}', "AEIOUaeiou", "ÄËÏÖÜäëïöü"),
+    ('\u{30c}', "CDENRSTZcdenrstz", "ČĎĚŇŘŠŤŽčďěňřšťž"),
+];
 const DEVICES: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
 /// File systems allow 255 bytes, and a character takes up to four; a number may still be added.
 const MAX_STEM_CHARACTERS: usize = 50;
