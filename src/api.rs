@@ -91,6 +91,12 @@ fn nearly(path: &str) -> Option<(&'static str, &'static str)> {
     let words: Vec<String> = path.split('/').filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
     let plain = format!("/{}", words.join("/"));
     let endpoints = [DOWNLOAD, REPORT, TASKS];
+    // Path builders encode the question mark, and string builders forget it.
+    if let Some(at) = path.find(['?', '&']) {
+        let is_encoded = path[at..].starts_with('?');
+        let how = if is_encoded { "with a plain ? where %3F was sent" } else { "with ? before the first parameter" };
+        return nearly(&path[..at]).map(|(meant, _)| (meant, how));
+    }
     if let Some(meant) = endpoints.into_iter().find(|endpoint| *endpoint == plain) {
         let how = if path != path.to_lowercase() {
             "in lower case"

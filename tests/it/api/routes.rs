@@ -110,6 +110,12 @@ fn a_near_miss_is_told_what_to_change() {
         ("/xyz/api/cleaner/TASKS", "case"),
         ("/api/cleaner/tasks", "/xyz/api/cleaner/tasks"),
         ("/tasks/download", "/xyz/api/cleaner/tasks/download"),
+        ("/xyz/api/cleaner/tasks/download%3Fid=1", "tasks/download, with a plain ? where %3F was sent?"),
+        ("/xyz/api/cleaner/tasks/download%3fid%3d1", "tasks/download, with a plain ? where %3F was sent?"),
+        ("/xyz/api/cleaner/tasks%3F", "/xyz/api/cleaner/tasks, with a plain ?"),
+        ("/xyz/api/cleaner/tasks/report%3Fid=1?x=y", "/xyz/api/cleaner/tasks/report, with a plain ?"),
+        ("/tasks/download%3Fid=1", "/xyz/api/cleaner/tasks/download, with a plain ?"),
+        ("/xyz/api/cleaner/tasks/download&id=1", "tasks/download, with ? before the first parameter?"),
     ] {
         let sentence = server.get(target).assert_error(404);
 
