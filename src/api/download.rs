@@ -19,7 +19,8 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
             Reply::error(412, format!("{header} does not hold: the file is {entity_tag}, changed {}", date(*modified)))
         }
         Some((_, status)) => Reply::empty(status),
-        None => match range(request, &validators, length) {
+        // No range lies in an empty file; Flask and RFC 9110, 14.1.2 make it the whole of it.
+        None => match range(request, &validators, length).filter(|_| length > 0) {
             None => content(download, 200, 0, length),
             Some((first, last)) if first < length && first <= last => {
                 let last = last.min(length - 1);
@@ -64,16 +65,17 @@ fn content(download: Download, status: u16, start_byte: u64, length_bytes: u64) 
 /// What tells one state of a file from another.
 struct Validators {
     entity_tag: String,
-    /// To the second, as HTTP dates are.
+    /// To the second, as HTTP dates are, and not later than Date (RFC 9110, 8.8.2.1).
     modified: SystemTime,
 }
 
 impl Validators {
     fn of(download: &Download) -> Validators {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since_1970 = download.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
         Validators {
             entity_tag: format!("\"{:x}-{:x}\"", since_1970.as_nanos(), download.length_bytes),
-            modified: UNIX_EPOCH + Duration::from_secs(since_1970.as_secs()),
+            modified: UNIX_EPOCH + Duration::from_secs(since_1970.min(now).as_secs()),
         }
     }
 }

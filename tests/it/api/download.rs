@@ -226,9 +226,26 @@ fn an_empty_file_is_200_with_no_bytes() {
     assert_eq!(response.status, 200);
     assert_eq!(response.content_length(), 0);
 
-    let response = server.request("GET", DOWNLOAD, &["Range: bytes=0-"]);
-    assert_eq!(response.status, 416);
-    assert_eq!(response.header("Content-Range"), Some("bytes */0"));
+    // No range lies in it.
+    for range in ["0-", "0-99", "-5", "5-", "5-9", "-0", "9-5"] {
+        let response = server.request("GET", DOWNLOAD, &[&format!("Range: bytes={range}")]);
+        assert_eq!((response.status, response.content_length()), (200, 0), "{range}");
+        assert_eq!(response.header("Content-Range"), None, "{range}");
+    }
+}
+
+#[test]
+fn a_file_of_the_future_was_not_modified_after_the_answer() {
+    let (folder, server) = serve(&content());
+    set_modified(&folder.path().join("1797242037.zip"), SystemTime::now() + Duration::from_secs(86_400));
+
+    let response = server.get(DOWNLOAD);
+
+    let [modified, date] = ["Last-Modified", "Date"]
+        .map(|name| httpdate::parse_http_date(response.header(name).expect("a header")).expect("a date"));
+    assert!(modified <= date && date < modified + Duration::from_secs(60), "{modified:?} {date:?}");
+    let tag = format!("If-None-Match: {}", response.header("ETag").expect("a tag"));
+    assert_eq!(server.request("GET", DOWNLOAD, &[&tag]).status, 304);
 }
 
 #[test]
