@@ -5,6 +5,7 @@
 mod data;
 mod download;
 mod multipart;
+mod part_head;
 mod report;
 mod tasks;
 

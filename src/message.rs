@@ -59,12 +59,13 @@ impl Request {
         if path.starts_with('/') { format!("/{}", path.trim_start_matches('/')) } else { path.into_owned() }
     }
 
-    /// The first `id` of the query.
-    pub fn id(&self) -> Option<String> {
-        let query = self.origin_form().split('#').next()?.split_once('?')?.1;
+    /// Every `id` of the query.
+    pub fn ids(&self) -> Vec<String> {
+        let before_fragment = self.origin_form().split('#').next().unwrap_or_default();
+        let query = before_fragment.split_once('?').map(|(_, query)| query).unwrap_or_default();
         let decoded = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-        let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        pairs.find(|(name, _)| decoded(name) == "id").map(|(_, value)| decoded(value))
+        let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.filter(|(name, _)| decoded(name) == "id").map(|(_, value)| decoded(value)).collect()
     }
 
     /// `None`: it is none of the three things that a client is to do.

@@ -8,9 +8,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
-    let id = request.id();
-    let ids = data.task_ids()?;
-    let download = data.download(id.as_deref(), &ids)?;
+    let (ids, listed) = (request.ids(), data.task_ids()?);
+    let download = data.download(ids.first().map(String::as_str), &listed)?;
     let validators = Validators::of(&download);
     let length = download.length_bytes;
     let mut reply = match failed_condition(request, &validators) {
@@ -40,7 +39,7 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
             .with("ETag", validators.entity_tag)
             .with("Accept-Ranges", "bytes");
     }
-    reply.notes.findings.extend(check_id(id.as_deref(), &ids));
+    reply.notes.findings.extend(check_id(&ids, &listed));
     Ok(reply)
 }
 

@@ -2,11 +2,12 @@
 //! answers with the data folder's verdict whatever came.
 
 use super::data::Data;
-use super::multipart::{self, Layout, PartHead, parameter};
+use super::multipart::{self, Layout};
+use super::part_head::{Parameters, PartHead, is_of_type};
 use super::tasks::check_id;
 use crate::journal::record::Reports;
 use crate::message::{Finding, Part, Reply, Request};
-use crate::text::{counted, quoted};
+use crate::text::{counted, quoted, shown};
 use ring::digest::{Context, SHA256};
 use std::io::{self, BufRead, Write};
 use tempfile::{NamedTempFile, TempPath};
@@ -15,12 +16,16 @@ pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Report
     let content_type = request.header("Content-Type");
     let mut report = Report { reports, ..Report::default() };
     match boundary(content_type.as_deref()) {
-        Ok(boundary) => report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?,
+        Ok(boundary) => {
+            report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?;
+            // It is the cause of whatever else was found.
+            report.findings = content_encoding(request).map_or(report.findings, |finding| vec![finding]);
+        }
         Err(finding) => report.findings.push(finding),
     }
-    let id = request.id().or(report.id.take());
+    report.ids.splice(..0, request.ids());
     // What was learnt of the report is told even where no answer can be given.
-    let answer = report.answer(id.as_deref(), data);
+    let answer = report.answer(data);
     let mut reply = match (report.not_saved, answer) {
         (Some(sentence), _) => Reply::error(507, sentence),
         (None, Err(sentence)) => Reply::error(500, sentence),
@@ -42,29 +47,34 @@ struct Report<'a> {
     not_saved: Option<String>,
     parts: Vec<Part>,
     findings: Vec<Finding>,
-    /// The value of a text field `id`.
-    id: Option<String>,
+    /// Those of the query, and the values of text fields `id`.
+    ids: Vec<String>,
 }
 
 impl Report<'_> {
     /// The answer of the data folder, after a look at the id if there is one.
-    fn answer(&mut self, id: Option<&str>, data: &Data) -> Result<Vec<u8>, String> {
-        if id.is_some() {
-            self.findings.extend(check_id(id, &data.task_ids()?));
+    fn answer(&mut self, data: &Data) -> Result<Vec<u8>, String> {
+        if !self.ids.is_empty() {
+            self.findings.extend(check_id(&self.ids, &data.task_ids()?));
         }
-        data.report(id)
+        data.report(self.ids.first().map(String::as_str))
     }
 
     fn read(&mut self, request: &mut Request, boundary: &str) -> io::Result<()> {
-        let mut layout = Layout::of(&mut request.body, boundary, MAX_PARTS)?;
+        if request.body_bytes == 0 {
+            let sentence = "the body of the report is empty; some encoders give theirs only once";
+            self.note(400, sentence, "a body of multipart/form-data", "0 bytes, 0 parts");
+            return Ok(());
+        }
+        let mut layout = Layout::of(&mut request.body, format!("--{boundary}").as_bytes(), MAX_PARTS)?;
+        let expected =
+            format!("parts between lines \"--{boundary}\", and \"--{boundary}--\" at the end, all with CR LF");
+        for sentence in layout.flaws(boundary) {
+            self.note(400, sentence, &expected, &counted(layout.begun_parts as u64, "part"));
+        }
         let mut parts = multipart::parts(&mut request.body, &layout);
         let mut read_all = || -> io::Result<()> {
             while let Some(mut entry) = parts.read_entry()? {
-                if self.parts.len() == MAX_PARTS {
-                    let sentence = format!("the report has more than {MAX_PARTS} parts");
-                    self.note(400, sentence, "a report of a few parts", "more");
-                    break;
-                }
                 let head = layout.heads.pop_front().unwrap_or_default();
                 let part = self.read_part(&head, &mut entry.data)?;
                 self.parts.push(part);
@@ -76,13 +86,15 @@ impl Report<'_> {
                 self.keep_files();
                 self.check_files();
             }
-            Err(error) => self.note_broken(&error, boundary, &layout),
+            Err(error) if self.findings.is_empty() => self.note(400, error.to_string(), &expected, "something else"),
+            // A flaw of the layout says why.
+            Err(_) => {}
         }
         Ok(())
     }
 
     fn read_part(&mut self, head: &PartHead, data: &mut impl BufRead) -> io::Result<Part> {
-        let file_name = head.file_name();
+        let file_name = head.name("filename");
         let mut file = self.begin_file(file_name.is_some());
         let mut digest = Context::new(&SHA256);
         let (mut size_bytes, mut beginning) = (0, Vec::new());
@@ -104,12 +116,13 @@ impl Report<'_> {
         // A form in which no file was chosen has neither name nor content.
         let is_chosen = size_bytes > 0 || file_name.as_ref().is_some_and(|name| !name.is_empty());
         self.files.extend(file.filter(|_| is_chosen).map(|file| (self.parts.len(), file.into_temp_path())));
-        let text = || String::from_utf8_lossy(&beginning).chars().take(MAX_VALUE_CHARACTERS).collect();
+        let text = || head.decode(&beginning).chars().take(MAX_VALUE_CHARACTERS).collect();
         let value: Option<String> = file_name.is_none().then(text);
-        let field = self.field(head);
-        if field == "id" && self.id.is_none() {
-            self.id.clone_from(&value);
+        let field = head.name("name").unwrap_or_default();
+        if field == "id" {
+            self.ids.extend(value.clone());
         }
+        self.findings.extend(head.flaws(self.parts.len() + 1));
         Ok(Part {
             field: limited(field),
             file_name: file_name.map(limited),
@@ -118,15 +131,6 @@ impl Report<'_> {
             sha256: digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
             value,
             saved: None,
-        })
-    }
-
-    /// The name of the field; empty where there is none.
-    fn field(&mut self, head: &PartHead) -> String {
-        head.field().unwrap_or_else(|| {
-            let sentence = format!("part {} of the report has no field name", self.parts.len() + 1);
-            self.note(400, sentence, "Content-Disposition: form-data; name=\"...\"", &quoted(head.raw()));
-            String::new()
         })
     }
 
@@ -150,29 +154,15 @@ impl Report<'_> {
         self.not_saved = Some(format!("the report came, but cannot be kept in the folder of --record: {error}"));
     }
 
-    fn note_broken(&mut self, error: &io::Error, boundary: &str, layout: &Layout) {
-        let number = layout.begun_parts;
-        let sentence = if layout.has_headless_part {
-            format!("the header lines of part {number} of the report do not end with an empty line (CR LF, CR LF)")
-        } else if number == 0 && layout.has_bare_lf {
-            "the lines of the report end with LF alone, where multipart/form-data wants CR LF".to_owned()
-        } else if number == 0 {
-            let boundary = quoted(boundary.as_bytes());
-            format!("the boundary {boundary} of the Content-Type does not occur in the report")
-        } else if !layout.has_last_delimiter {
-            format!("the report breaks off in part {number}: its last boundary is missing")
-        } else {
-            format!("the report is malformed in part {number}: {error}")
-        };
-        let expected = format!("parts between lines \"--{boundary}\", and \"--{boundary}--\" at the end");
-        self.note(400, sentence, &expected, &counted(number as u64, "part"));
-    }
-
     fn check_files(&mut self) {
         let mut files =
             self.parts.iter().filter(|part| part.file_name.as_ref().is_some_and(|name| !name.is_empty())).peekable();
         let expected = "a part with a file name and content";
         if files.peek().is_none() {
+            // Whatever else is wrong with the report may be why none was found.
+            if !self.findings.is_empty() {
+                return;
+            }
             let received = format!("{}, none with a file name", counted(self.parts.len() as u64, "part"));
             self.note(422, "the report has no file part", expected, &received);
         } else if let Some(name) = files.find(|part| part.size_bytes == 0).and_then(|part| part.file_name.clone()) {
@@ -186,19 +176,34 @@ impl Report<'_> {
     }
 }
 
+/// Nobody decodes a body, and a packed one may look like parts.
+fn content_encoding(request: &Request) -> Option<Finding> {
+    let codings = request.header("Content-Encoding")?.to_ascii_lowercase();
+    let is_none = codings.split(',').all(|coding| matches!(coding.trim(), "" | "identity"));
+    let sentence = format!("the report has Content-Encoding: {}, which nobody decodes", shown(&codings));
+    (!is_none).then(|| Finding::new(415, sentence, "the body as it is, without Content-Encoding", &codings))
+}
+
 /// The boundary from the Content-Type, or what is wrong with that.
 fn boundary(content_type: Option<&str>) -> Result<String, Finding> {
     let received = content_type.map_or_else(|| "no Content-Type".to_owned(), |value| format!("Content-Type: {value}"));
-    let finding = |status, sentence| {
+    let finding = |status, sentence: &str| {
         Err(Finding::new(status, sentence, "Content-Type: multipart/form-data; boundary=...", &received))
     };
     let value = content_type.unwrap_or_default();
-    let media_type = value.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("multipart/form-data") {
+    if !value.to_ascii_lowercase().starts_with("multipart/form-data") {
         return finding(415, "the report is not sent as multipart/form-data");
     }
-    match parameter(value.as_bytes(), "boundary") {
-        Some(boundary) if !boundary.is_empty() => Ok(String::from_utf8_lossy(&boundary).into_owned()),
+    let parameters = Parameters::of(value.as_bytes());
+    if parameters.is_malformed || !is_of_type(value.as_bytes(), "multipart/form-data") {
+        let comma = if value.contains(',') { ", by a comma where a semicolon belongs" } else { "" };
+        return finding(
+            400,
+            &format!("the Content-Type of the report is malformed{comma}: {}", quoted(value.as_bytes())),
+        );
+    }
+    match parameters.get("boundary") {
+        Some(boundary) if !boundary.is_empty() => Ok(String::from_utf8_lossy(boundary).into_owned()),
         _ => finding(400, "the Content-Type of the report has no boundary; leave it to the HTTP library to set it"),
     }
 }

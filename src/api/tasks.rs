@@ -8,19 +8,25 @@ pub fn get_tasks(data: &Data) -> Result<Reply, String> {
     Ok(Reply::json(200, data.tasks()?))
 }
 
-/// What is wrong with the id of a task that a client sent, if anything is.
-pub fn check_id(id: Option<&str>, ids: &Ids) -> Option<Finding> {
-    let (status, sentence) = match (id, ids) {
+/// What is wrong with the ids of a task that a client sent, of which the first counts, if anything is.
+pub fn check_id(ids: &[String], listed: &Ids) -> Option<Finding> {
+    let id = ids.first();
+    let other = ids.iter().find(|other| Some(*other) != id);
+    let (status, sentence) = match (id, listed) {
         (None, _) => (400, "the request does not say which task it is for: it has no id".to_owned()),
+        (Some(id), _) if let Some(other) = other => {
+            (400, format!("the request is for two tasks: id={} and id={}", shown(id), shown(other)))
+        }
         (Some(_), None) => return None,
-        (Some(id), Some(ids)) if ids.iter().any(|listed| listed == id) => return None,
+        (Some(id), Some(listed)) if listed.contains(id) => return None,
         (Some(id), _) if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()) => {
             (400, format!("the id {} is not a number", quoted(id.as_bytes())))
         }
         (Some(id), _) => (404, format!("there is no task with the id {}", shown(id))),
     };
     let expected =
-        format!("id=N, with the id of a task in tasks.json: {}", ids.as_deref().unwrap_or_default().join(", "));
-    let received = id.map_or_else(|| "no id".to_owned(), |id| format!("id={}", shown(id)));
+        format!("id=N, with the id of a task in tasks.json: {}", listed.as_deref().unwrap_or_default().join(", "));
+    let received: Vec<String> = id.into_iter().chain(other).map(|id| format!("id={}", shown(id))).collect();
+    let received = if received.is_empty() { "no id".to_owned() } else { received.join(", ") };
     Some(Finding::new(status, sentence, &expected, &received))
 }

@@ -43,6 +43,7 @@ mod api {
     pub mod report;
     mod routes;
     mod tasks;
+    mod written;
 }
 
 mod journal {

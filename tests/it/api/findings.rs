@@ -234,9 +234,9 @@ fn mistakes() -> Vec<Mistake> {
             MULTIPART,
             b"",
             400,
-            "the boundary \"frontier\" of the Content-Type does not occur in the report",
-            "--frontier--",
-            "0 parts",
+            "the body of the report is empty; some encoders give theirs only once",
+            "multipart/form-data",
+            "0 bytes",
         ),
         report(
             "cut off in the head",
