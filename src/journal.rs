@@ -6,7 +6,7 @@ pub mod console;
 pub mod record;
 
 use crate::message::{Ended, Exchange, Part, Request, json_object};
-use crate::text::{counted, in_bytes, quoted_whole, shown, to_text};
+use crate::text::{counted, in_bytes, quoted, quoted_whole, shown, to_text};
 use checklist::Checklist;
 use console::Console;
 use record::Lines;
@@ -171,8 +171,10 @@ fn request_lines(exchange: &Exchange) -> String {
 }
 
 fn part_line(part: &Part) -> String {
-    let content = part.file_name.as_ref().or(part.value.as_ref());
-    let content = content.map(|text| quoted_whole(text.as_bytes())).unwrap_or_default();
+    let content = match (&part.file_name, &part.value) {
+        (Some(name), _) => quoted_whole(name.as_bytes()),
+        (None, value) => value.as_ref().map(|value| quoted(value.as_bytes())).unwrap_or_default(),
+    };
     let content_type = part.content_type.as_deref().map_or_else(|| "no type".to_owned(), shown);
     let (field, bytes) = (shown(&part.field), in_bytes(part.size_bytes));
     format!("{field}  {content}  {content_type}  {bytes}  sha256 {}", part.sha256)
@@ -210,6 +212,7 @@ fn part_object(part: &Part) -> Value {
         "bytes": part.size_bytes,
         "sha256": part.sha256,
         "value": part.value,
+        "value_bytes": part.value_bytes,
         "saved": part.saved.as_deref().map(Path::to_string_lossy),
     })
 }

@@ -166,6 +166,8 @@ pub struct Part {
     pub sha256: String,
     /// The beginning of a text field.
     pub value: Option<String>,
+    /// So many of the field's bytes are in it.
+    pub value_bytes: Option<usize>,
     /// Where the file has been kept.
     pub saved: Option<PathBuf>,
 }

@@ -42,13 +42,13 @@ impl PartHead {
         self.header("content-type").map(to_text)
     }
 
-    /// The text of a field; not whole where its bytes are not.
+    /// The text of a field.
     pub fn decode(&self, text: &[u8]) -> String {
         let parameters = self.header("content-type").map(Parameters::of).unwrap_or_default();
         let charset = parameters.text("charset").unwrap_or_default().to_ascii_lowercase();
         match charset.as_str() {
             "iso-8859-1" | "iso8859-1" | "latin1" => text.iter().map(|byte| char::from(*byte)).collect(),
-            _ => String::from_utf8_lossy(text).into_owned(),
+            _ => to_text(text),
         }
     }
 

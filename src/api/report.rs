@@ -108,7 +108,7 @@ impl Report<'_> {
                 self.note_not_saved(&error);
                 file = None;
             }
-            beginning.extend(piece.iter().take(MAX_VALUE_CHARACTERS * 4 - beginning.len()));
+            beginning.extend(piece.iter().take(MAX_VALUE_BYTES - beginning.len()));
             let length = piece.len();
             size_bytes += length as u64;
             data.consume(length);
@@ -116,8 +116,11 @@ impl Report<'_> {
         // A form in which no file was chosen has neither name nor content.
         let is_chosen = size_bytes > 0 || file_name.as_ref().is_some_and(|name| !name.is_empty());
         self.files.extend(file.filter(|_| is_chosen).map(|file| (self.parts.len(), file.into_temp_path())));
-        let text = || head.decode(&beginning).chars().take(MAX_VALUE_CHARACTERS).collect();
-        let value: Option<String> = file_name.is_none().then(text);
+        if size_bytes > MAX_VALUE_BYTES as u64 {
+            // The last character may be cut in two.
+            while beginning.pop().is_some_and(|byte| matches!(byte, 0x80..0xc0)) {}
+        }
+        let value = file_name.is_none().then(|| head.decode(&beginning));
         let field = head.name("name").unwrap_or_default();
         if field == "id" {
             self.ids.extend(value.clone());
@@ -129,6 +132,7 @@ impl Report<'_> {
             content_type: head.content_type().map(limited),
             size_bytes,
             sha256: digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            value_bytes: value.as_ref().map(|_| beginning.len()),
             value,
             saved: None,
         })
@@ -215,4 +219,4 @@ fn limited(name: String) -> String {
 /// More parts, or longer names, would only be there to fill the memory.
 const MAX_NAME_CHARACTERS: usize = 1000;
 const MAX_PARTS: usize = 1000;
-const MAX_VALUE_CHARACTERS: usize = 200;
+const MAX_VALUE_BYTES: usize = 16 * 1024;

@@ -188,7 +188,11 @@ impl Body {
             bytes.extend(format!("--{boundary}\r\n{}\r\n\r\n", lines.join("\r\n")).as_bytes());
             bytes.extend(&content);
             bytes.extend(b"\r\n");
-            let text: String = String::from_utf8_lossy(&content).chars().take(200).collect();
+            // The journal has 16 KiB of a text, without a last character that may be cut in two.
+            let mut beginning = content[..content.len().min(16_384)].to_vec();
+            while content.len() > 16_384 && beginning.pop().is_some_and(|byte| matches!(byte, 0x80..0xc0)) {}
+            let latin_1 = || beginning.iter().map(|byte| char::from(*byte)).collect();
+            let text: String = str::from_utf8(&beginning).map_or_else(|_| latin_1(), str::to_owned);
             parts.push(json!({
                 "field": field,
                 "filename": file_name,
@@ -196,6 +200,7 @@ impl Body {
                 "bytes": content.len(),
                 "sha256": sha256(&content),
                 "value": file_name.is_none().then_some(text),
+                "value_bytes": file_name.is_none().then_some(beginning.len()),
             }));
         }
         bytes.extend(format!("--{boundary}--{}", random.one_of(&["", "\r\n", "\r\nan epilogue"])).as_bytes());

@@ -44,7 +44,7 @@ fn a_request_is_told_with_all_its_fields() {
         "delivered": true,
         "parts": [{
             "field": "file", "filename": "report.zip", "content_type": "application/zip", "bytes": 7,
-            "sha256": sha256(b"content"), "value": null, "saved": text(&reports(&server).join("report.zip")),
+            "sha256": sha256(b"content"), "value": null, "value_bytes": null, "saved": text(&reports(&server).join("report.zip")),
         }],
         "findings": ["there is no task with the id 7"],
         "error": null,
@@ -217,6 +217,29 @@ fn text_fields_are_not_kept() {
 
     assert_eq!(event["parts"][0]["saved"], json!(null));
     assert_eq!(names_in(&reports(&server)), [""; 0]);
+}
+
+#[test]
+fn a_text_is_told_whole_up_to_16_kib_and_it_says_where_it_is_cut() {
+    let server = Server::start(&[]);
+    let long = "\u{e9}".repeat(10_000);
+    let two_bytes_less = "\u{e9}".repeat(8_191);
+    for (sent, told) in [
+        (&b""[..], ""),
+        ("Pr\u{fc}fung".as_bytes(), "Pr\u{fc}fung"),
+        (b"caf\xe9", "caf\u{e9}"),
+        (&long.as_bytes()[..16_384], &long[..16_384]),
+        (long.as_bytes(), &two_bytes_less),
+    ] {
+        let head = "--frontier\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\n";
+        let body = [head.as_bytes(), sent, b"\r\n--frontier--\r\n"].concat();
+        let (_, event) = server.recorded(|server| server.post(REPORT, MULTIPART, &body));
+
+        let part = &event["parts"][0];
+        assert_eq!((&part["value"], &part["bytes"]), (&json!(told), &json!(sent.len())));
+        let cut = if sent.len() > 16_384 { told.len() } else { sent.len() };
+        assert_eq!(part["value_bytes"], cut);
+    }
 }
 
 #[test]
