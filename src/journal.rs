@@ -64,7 +64,9 @@ impl Journal {
         if book.has_ended {
             return;
         }
-        book.checklist.count_connection(sentence);
+        if is_mistake {
+            book.checklist.count_connection(sentence);
+        }
         self.console.print(&format!("{}  {client}  {sentence}", self.time_of_day()));
         let member = if is_mistake { "error" } else { "note" };
         let members = || vec![("client", json!(client.to_string())), (member, json!(sentence))];
