@@ -199,11 +199,13 @@ impl Trust {
                 return Ok(Trust { tls: None, ca_path: None, about: "none: this is plain HTTP".to_owned() });
             }
             Security::Own { certificate, key } => {
-                let about = certificate.display().to_string();
-                (certificate::load(certificate, key)?, Vec::new(), None, about.clone(), format!("that signed {about}"))
+                let path = certificate.display();
+                let (config, warning) = certificate::load(certificate, key)?;
+                let about = warning.map_or(path.to_string(), |warning| format!("{path}; warning: {warning}"));
+                (config, Vec::new(), None, about, format!("that signed {path}"))
             }
-            Security::Made => {
-                let names = certificate::names(options.host.as_deref());
+            Security::Made { names } => {
+                let names = certificate::names(options.host.as_ref().into_iter().chain(names));
                 let (config, ca_pem) = certificate::make(&names)?;
                 let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
                 let (how, ca) = match ca_path.as_ref().map(|path| path.display()) {
@@ -234,7 +236,8 @@ fn url(has_tls: bool, host: Option<&str>, port: u16) -> String {
     let scheme = if has_tls { "https" } else { "http" };
     let host = match host.map(|host| (host, host.parse::<IpAddr>())) {
         None => "localhost".to_owned(),
-        Some((_, Ok(address))) if address.is_unspecified() => "localhost".to_owned(),
+        Some((_, Ok(IpAddr::V4(address)))) if address.is_unspecified() => "localhost".to_owned(),
+        Some((_, Ok(IpAddr::V6(address)))) if address.is_unspecified() => "[::1]".to_owned(),
         Some((_, Ok(IpAddr::V6(address)))) => format!("[{address}]"),
         Some((host, _)) => host.to_owned(),
     };
@@ -256,7 +259,8 @@ fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str) -
         listening.join(" and "),
     );
     if addresses.iter().any(|address| !address.ip().is_loopback()) {
-        banner.push_str("Warning      other machines can reach this server, and it asks nobody who they are\n");
+        banner.push_str("Warning      other machines can reach this server, and it asks nobody who they are;\n");
+        banner.push_str("             --name NAME makes the certificate good for what they call this machine\n");
     }
     banner.push_str("Stop         Ctrl+C\n");
     Ok(banner)

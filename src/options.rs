@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, what each value must be, and --help.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,8 +24,10 @@ pub struct Options {
 #[derive(Debug)]
 pub enum Security {
     Http,
-    /// With a certificate made for the run.
-    Made,
+    /// With a certificate made for the run, for these names beside the usual.
+    Made {
+        names: Vec<String>,
+    },
     /// With the user's own.
     Own {
         certificate: PathBuf,
@@ -47,7 +50,7 @@ impl Action {
         let mut options = Options {
             port: 5000,
             host: None,
-            security: Security::Made,
+            security: Security::Http,
             data: None,
             record: None,
             strict: false,
@@ -56,7 +59,7 @@ impl Action {
             exit_on_stdin_close: false,
             command: Vec::new(),
         };
-        let (mut http, mut certificate, mut key, mut written) = (false, None, None, None);
+        let (mut http, mut certificate, mut key, mut names, mut written) = (false, None, None, Vec::new(), None);
         let mut arguments: Vec<OsString> = arguments.into_iter().collect();
         options.command = split_off_command(&mut arguments)?;
         let mut parser = lexopt::Parser::from_args(arguments);
@@ -68,6 +71,7 @@ impl Action {
                 Long("http") => http = true,
                 Long("cert") => certificate = Some(path(&mut parser, "--cert")?),
                 Long("key") => key = Some(path(&mut parser, "--key")?),
+                Long("name") => names.push(name(&text(&mut parser, "--name")?)?),
                 Long("data") => options.data = Some(path(&mut parser, "--data")?),
                 Long("write-data") => written = Some(path(&mut parser, "--write-data")?),
                 Long("record") => options.record = Some(path(&mut parser, "--record")?),
@@ -86,7 +90,7 @@ impl Action {
                 }
             }
         }
-        options.security = security(http, certificate, key)?;
+        options.security = security(http, certificate, key, names)?;
         if !options.command.is_empty() && (options.exit_on_stdin_close || written.is_some()) {
             let option = if written.is_some() { "--write-data" } else { "--exit-on-stdin-close" };
             return Err(format!("{option} goes with no command: leave it out, or -- and what is behind it"));
@@ -103,17 +107,34 @@ fn split_off_command(arguments: &mut Vec<OsString>) -> Result<Vec<OsString>, Str
     is_there.then_some(command).ok_or_else(|| "-- needs a command behind it, such as -- python client.py".to_owned())
 }
 
-fn security(http: bool, certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Security, String> {
+fn security(
+    http: bool,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    names: Vec<String>,
+) -> Result<Security, String> {
     let mistake = match (http, certificate, key) {
-        (true, None, None) => return Ok(Security::Http),
-        (false, None, None) => return Ok(Security::Made),
-        (false, Some(certificate), Some(key)) => return Ok(Security::Own { certificate, key }),
+        (true, None, None) if names.is_empty() => return Ok(Security::Http),
+        (false, None, None) => return Ok(Security::Made { names }),
+        (false, Some(certificate), Some(key)) if names.is_empty() => return Ok(Security::Own { certificate, key }),
+        _ if !names.is_empty() => "--name is for the certificate made for the run, and not for --http or --cert",
         (true, ..) => "--http serves without --cert and --key",
         (_, Some(_), None) => "--cert is given without --key",
-        (_, None, Some(_)) => "--key is given without --cert",
+        (_, None, _) => "--key is given without --cert",
+        (_, Some(_), Some(_)) => "--cert and --key go without --http",
     };
     let both = "give both: --cert is the certificate, --key its private key; with --http neither makes sense";
     Err(format!("{mistake}\n{both}"))
+}
+
+/// What a certificate can be for.
+fn name(value: &str) -> Result<String, String> {
+    let is_name =
+        !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte));
+    if is_name || value.parse::<IpAddr>().is_ok() {
+        return Ok(value.to_owned());
+    }
+    Err(format!("--name takes a name such as host.docker.internal, or an address, without a port, not {value:?}"))
 }
 
 /// What stands behind an option. Another option there is a value forgotten.
@@ -189,6 +210,7 @@ address in the environment variable CLEANER_URL, and trusts the certificate by w
   --http                 speak plain HTTP instead of HTTPS
   --cert FILE            use this certificate chain (PEM) instead of one made for the run
   --key FILE             the private key (PEM) of --cert
+  --name NAME            one more name or address that the certificate made for the run is for
   --data DIR             serve the files of this folder
   --write-data DIR       write the built-in files into this folder, to be changed and served, and end
   --record DIR           keep in this folder what a client needs and what it did: ready.json,

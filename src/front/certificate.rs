@@ -5,9 +5,13 @@ use crate::text::Failure;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
+use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{CipherSuite, ServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{CipherSuite, RootCertStore, ServerConfig};
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
@@ -25,12 +29,14 @@ pub fn make(names: &[String]) -> Result<(Arc<ServerConfig>, String), Failure> {
     Ok((config, ca_pem))
 }
 
-/// The user's own certificate chain and private key.
-pub fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Failure> {
-    let advice = "give a PEM file with the certificate, then those that sign it, and the PEM file of its private key";
-    let unreadable = |path: &Path, what: &str, error: pem::Error| match error {
-        pem::Error::Io(error) => Failure::new(format!("cannot read {}: {error}", path.display()), advice),
-        _ => Failure::new(format!("{} holds no {what} in PEM form", path.display()), advice),
+/// The user's own certificate chain and private key, with a warning where clients will refuse it.
+pub fn load(certificate: &Path, key: &Path) -> Result<(Arc<ServerConfig>, Option<&'static str>), Failure> {
+    let unreadable = |path: &Path, what: &str, error: pem::Error| {
+        let what = match error {
+            pem::Error::Io(error) => format!("cannot read {}: {error}", path.display()),
+            _ => format!("{} holds no {what} in PEM form", path.display()),
+        };
+        Failure::new(what, FILES)
     };
     let no_certificate = |error| unreadable(certificate, "certificate", error);
     let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate).map_err(no_certificate)?.collect();
@@ -38,17 +44,47 @@ pub fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Failure
     if chain.is_empty() {
         return Err(no_certificate(pem::Error::NoItemsFound));
     }
+    if fs::read_to_string(key).is_ok_and(|text| text.contains("ENCRYPTED")) {
+        let key = key.display();
+        let advice = format!("write it without a passphrase: openssl pkey -in {key} -out plain.pem");
+        return Err(Failure::new(format!("the private key in {key} is encrypted"), advice));
+    }
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, "private key", error))?;
-    configure(chain, private).map_err(|error| {
-        let (certificate, key) = (certificate.display(), key.display());
-        let what = match error {
-            rustls::Error::InconsistentKeys(_) => {
-                format!("the key in {key} does not belong to the certificate in {certificate}")
-            }
-            error => format!("cannot use {certificate} with {key}: {error}"),
-        };
-        Failure::new(what, advice)
-    })
+    let warning = why_invalid_today(&chain);
+    let config = configure(chain, private).map_err(|error| unusable(certificate, key, &error))?;
+    Ok((config, warning))
+}
+
+fn unusable(certificate: &Path, key: &Path, error: &rustls::Error) -> Failure {
+    let (certificate, key) = (certificate.display(), key.display());
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            Failure::new(format!("the key in {key} does not belong to the certificate in {certificate}"), FILES)
+        }
+        rustls::Error::InvalidCertificate(cause) if format!("{cause:?}").contains("UnsupportedCertVersion") => {
+            let what = format!("the certificate in {certificate} is of X.509 version 1, which clients do not accept");
+            Failure::new(what, "make one of version 3, which has names in it: mkcert does, and openssl with -addext")
+        }
+        rustls::Error::General(_) => {
+            let what = format!("the private key in {key} is of a kind that is too weak, or not known here");
+            Failure::new(what, "give one of ECDSA with P-256 or P-384, of Ed25519, or of RSA with 2048 bits or more")
+        }
+        error => Failure::new(format!("cannot use {certificate} with {key}: {error}"), FILES),
+    }
+}
+
+/// By the dates in it, as a client would see them. What else a client could say is not looked at.
+fn why_invalid_today(chain: &[CertificateDer<'static>]) -> Option<&'static str> {
+    let mut roots = RootCertStore::empty();
+    roots.add(chain.last()?.clone()).ok()?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().ok()?;
+    let name = ServerName::try_from("localhost").ok()?;
+    match verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now()) {
+        Err(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. })) => Some("it has expired"),
+        Err(rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. })) => Some("it is not valid yet"),
+        _ => None,
+    }
 }
 
 fn configure(
@@ -103,10 +139,10 @@ fn make_pair(names: &[String]) -> Result<Made, rcgen::Error> {
 }
 
 /// What a client on this machine or beside it may call the server.
-pub fn names(host: Option<&str>) -> Vec<String> {
+pub fn names<'a>(more: impl Iterator<Item = &'a String>) -> Vec<String> {
     let mut names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
     let machine = gethostname::gethostname().into_string().ok();
-    for name in machine.into_iter().chain(host.map(str::to_owned)) {
+    for name in machine.into_iter().chain(more.cloned()) {
         if !name.is_empty() && name.is_ascii() && !names.contains(&name) {
             names.push(name);
         }
@@ -114,6 +150,8 @@ pub fn names(host: Option<&str>) -> Vec<String> {
     names
 }
 
+const FILES: &str =
+    "give a PEM file with the certificate, then those that sign it, and the PEM file of its private key";
 const AES_128: [CipherSuite; 3] = [
     CipherSuite::TLS13_AES_128_GCM_SHA256,
     CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,

@@ -165,6 +165,11 @@ impl Tls {
                     "failed within itself (TLS alert internal_error), as Java does where it has no CA to trust: {advice}"
                 )
             }
+            AlertReceived(AlertDescription::CertificateExpired) => {
+                "says that the certificate has expired (TLS alert certificate_expired): look at its dates, and at the \
+                    client's clock"
+                    .to_owned()
+            }
             AlertReceived(alert) => match DISTRUST.iter().find(|(distrust, _)| distrust == alert) {
                 Some((_, word)) => format!("does not trust the certificate (TLS alert {word}): {}", self.advice(name)),
                 None => format!("gave up in the TLS handshake (TLS alert {})", u8::from(*alert)),
@@ -211,11 +216,10 @@ pub const TLS_HANDSHAKE: u8 = 22;
 /// A client on the same machine that has read its answer needs less.
 const MOMENT: Duration = Duration::from_millis(5);
 /// How clients say that they do not accept the certificate (RFC 8446, 6.2).
-const DISTRUST: [(AlertDescription, &str); 7] = [
+const DISTRUST: [(AlertDescription, &str); 6] = [
     (AlertDescription::UnknownCA, "unknown_ca"),
     (AlertDescription::BadCertificate, "bad_certificate"),
     (AlertDescription::CertificateUnknown, "certificate_unknown"),
-    (AlertDescription::CertificateExpired, "certificate_expired"),
     (AlertDescription::CertificateRevoked, "certificate_revoked"),
     (AlertDescription::UnsupportedCertificate, "unsupported_certificate"),
     (AlertDescription::AccessDenied, "access_denied"),
