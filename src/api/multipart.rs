@@ -224,6 +224,8 @@ pub struct PlainBody<'a, B> {
     /// Words, each with a piece of the body.
     pieces: VecDeque<(Cursor<String>, Range<u64>)>,
     holds_cr: bool,
+    /// The next piece is elsewhere in the body.
+    wants_seek: bool,
 }
 
 /// The parts of a body that has been looked through.
@@ -236,7 +238,7 @@ pub fn parts<'a, B: Read + Seek>(body: &'a mut B, layout: &Layout) -> Multipart<
     if layout.has_last_delimiter {
         pieces.push_back(piece(format!("\r\n--{boundary}--\r\n"), &(0..0)));
     }
-    Multipart::with_body(PlainBody { body, pieces, holds_cr: false }, boundary)
+    Multipart::with_body(PlainBody { body, pieces, holds_cr: false, wants_seek: true }, boundary)
 }
 
 impl<B: Read + Seek> Read for PlainBody<'_, B> {
@@ -249,12 +251,15 @@ impl<B: Read + Seek> Read for PlainBody<'_, B> {
             count += words.read(&mut out[count..])?;
             let wanted = (content.end - content.start).min((out.len() - count) as u64);
             if wanted > 0 {
-                self.body.seek(SeekFrom::Start(content.start))?;
+                if std::mem::take(&mut self.wants_seek) {
+                    self.body.seek(SeekFrom::Start(content.start))?;
+                }
                 self.body.read_exact(&mut out[count..][..wanted as usize])?;
                 content.start += wanted;
                 count += wanted as usize;
             }
             if count < out.len() {
+                self.wants_seek = true;
                 self.pieces.pop_front();
             }
         }
