@@ -68,7 +68,8 @@ impl Layout {
             }
             let lines = &behind[offset..behind.len().min(offset + MAX_PART_HEAD_BYTES)];
             // Before the first part and behind the last one, only header lines of a part tell it from a text.
-            let begins_head = offset > 0 && lines.get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"Content-"));
+            let begins_head = offset > 0
+                && lines.trim_ascii_start().get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"Content-"));
             if !begins_head && (!is_line || self.has_last_delimiter) {
                 continue;
             }
@@ -389,6 +390,7 @@ mod tests {
             ("----b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"--\"")),
             ("\u{feff}--b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"\\u{{feff}}\"")),
             ("x--b\r\nX: y\r\nF\r\n\r\nlost\r\n\t--b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"\\t\"")),
+            ("x--b\r\n F\r\n\r\nhello\r\n--b--", &format!("{first}\"x\"")),
             ("--b\rF\r\n\r\nhello\r\n--b--", &format!("{first}\"\"")),
             ("x--b\r\n\r\n --b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\" \"")),
             ("--b\r\nF\r\n\r\nhello\r\n--b--\r\n--b\r\nF\r\n\r\nlost\r\n--b--", LATE),

@@ -340,13 +340,13 @@ mod tests {
     #[test]
     fn a_text_is_decoded_by_its_charset() {
         for (content_type, expected) in [
-            ("text/plain; charset=ISO-8859-1", "Ã¼ü"),
-            ("text/plain;charset=\"latin1\"", "Ã¼ü"),
-            ("text/plain; charset=utf-8", "ü\u{fffd}"),
-            ("text/plain", "ü\u{fffd}"),
+            ("text/plain; charset=ISO-8859-1", "Ã¼"),
+            ("text/plain;charset=\"latin1\"", "Ã¼"),
+            ("text/plain; charset=utf-8", "ü"),
+            ("text/plain", "ü"),
         ] {
             let head = head(format!("Content-Type: {content_type}\r\n\r\n").as_bytes()).unwrap();
-            assert_eq!(head.decode(b"\xc3\xbc\xfc"), expected, "{content_type}");
+            assert_eq!(head.decode(b"\xc3\xbc"), expected, "{content_type}");
         }
     }
 
