@@ -113,15 +113,18 @@ fn security(
     key: Option<PathBuf>,
     names: Vec<String>,
 ) -> Result<Security, String> {
+    if !names.is_empty() && (http || certificate.is_some() || key.is_some()) {
+        return Err(
+            "--name is for the certificate made for the run, and goes with neither --http nor --cert".to_owned()
+        );
+    }
     let mistake = match (http, certificate, key) {
-        (true, None, None) if names.is_empty() => return Ok(Security::Http),
+        (true, None, None) => return Ok(Security::Http),
         (false, None, None) => return Ok(Security::Made { names }),
-        (false, Some(certificate), Some(key)) if names.is_empty() => return Ok(Security::Own { certificate, key }),
-        _ if !names.is_empty() => "--name is for the certificate made for the run, and not for --http or --cert",
+        (false, Some(certificate), Some(key)) => return Ok(Security::Own { certificate, key }),
         (true, ..) => "--http serves without --cert and --key",
         (_, Some(_), None) => "--cert is given without --key",
-        (_, None, _) => "--key is given without --cert",
-        (_, Some(_), Some(_)) => "--cert and --key go without --http",
+        (_, None, Some(_)) => "--key is given without --cert",
     };
     let both = "give both: --cert is the certificate, --key its private key; with --http neither makes sense";
     Err(format!("{mistake}\n{both}"))

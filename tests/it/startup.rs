@@ -195,7 +195,7 @@ fn a_start_with_few_descriptors_works_or_says_why_not() {
     assert!((1..35).contains(&refused), "{refused}");
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[test]
 fn a_clock_before_1970_stops_the_start() {
     let needed_by = "the test of a wrong clock";

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::{self, Write};
+#[cfg(unix)]
+use std::process::Command;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -14,7 +16,12 @@ use tempfile::TempDir;
 use crate::connection::{Connection, client_configuration};
 use crate::front::refusal::open;
 use crate::front::tls::{TLS_1_2, client_hello};
-use crate::support::{Server, TASKS, loopback_addresses, text};
+use crate::support::{Server, TASKS, local, loopback_addresses, text};
+#[cfg(unix)]
+use crate::{
+    foreign::is_installed,
+    support::{is_skipped_under_wine, run},
+};
 
 #[test]
 fn the_certificate_verifies_for_every_local_name() {
@@ -42,6 +49,16 @@ fn the_certificate_is_for_no_other_name() {
         let wrong_name =
             matches!(reason, CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. });
         assert!(wrong_name, "{name}: {reason:?}");
+    }
+}
+
+/// Such as what a container or an emulator calls the machine that it runs on.
+#[test]
+fn the_certificate_is_for_what_is_named() {
+    let server = Server::start(&["--name", "host.docker.internal", "--name", "10.0.2.2"]);
+    for name in ["host.docker.internal", "10.0.2.2", "localhost"] {
+        let trust = client_configuration(server.authority(), rustls::ALL_VERSIONS);
+        handshake(&server, name, trust).expect("a connection");
     }
 }
 
@@ -136,6 +153,59 @@ fn ones_own_certificate_and_key_are_used() {
     open(&server).write_all(&client_hello(TLS_1_2, &[RSA_WITH_AES_128_CBC_SHA], "own.example")).expect("a hello");
     let told = server.wait_for_failed_connection();
     assert!(told.contains("ECDHE and AES-GCM") && !told.contains("ECDSA"), "{told}");
+}
+
+#[test]
+fn ones_own_certificate_that_has_expired_is_warned_about_and_a_client_that_says_so_is_told_of_dates() {
+    let folder = TempDir::new().expect("a folder");
+    let [certificate, key] = ["own.pem", "key.pem"].map(|name| text(&folder.path().join(name)).to_owned());
+    let mut own = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    own.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let own_key = rcgen::KeyPair::generate().expect("a key");
+    let own = own.self_signed(&own_key).expect("a certificate");
+    fs::write(local(&certificate), own.pem()).expect("the certificate");
+    fs::write(local(&key), own_key.serialize_pem()).expect("the key");
+    let server = Server::start(&["--cert", &certificate, "--key", &key]);
+    server.wait_for_line(|line| line == format!("Certificate  {certificate}; warning: it has expired"));
+
+    let mut roots = RootCertStore::empty();
+    roots.add(own.der().clone()).expect("a root");
+    let trust = client_configuration(roots, rustls::ALL_VERSIONS);
+    handshake(&server, "localhost", trust).expect_err("it has expired");
+
+    let told = server.wait_for_failed_connection();
+    assert!(told.contains("has expired") && told.contains("client's clock") && !told.contains("give it"), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ones_own_certificate_or_key_that_cannot_be_used_is_told_in_plain_words() {
+    if is_skipped_under_wine("files that openssl makes") || !is_installed("openssl", &["version"], "a weak key") {
+        return;
+    }
+    let folder = TempDir::new().expect("a folder");
+    let make = "openssl req -x509 -days 9 -subj /CN=localhost -out a.pem -keyout a.key";
+    for (script, what) in [
+        (format!("{make} -newkey rsa:1024 -nodes"), "is of a kind that is too weak, or not known here"),
+        (format!("{make} -newkey ec -pkeyopt ec_paramgen_curve:secp521r1 -nodes"), "or not known here"),
+        (format!("{make} -newkey rsa:2048 -passout pass:word"), "is encrypted"),
+        (
+            "openssl req -newkey rsa:2048 -nodes -keyout a.key -subj /CN=localhost -out a.csr && \
+             openssl x509 -req -in a.csr -signkey a.key -out a.pem"
+                .to_owned(),
+            "is of X.509 version 1, which clients do not accept",
+        ),
+    ] {
+        let made = Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("a shell");
+        assert!(made.status.success(), "{script}: {}", String::from_utf8_lossy(&made.stderr));
+        let [certificate, key] = ["a.pem", "a.key"].map(|name| folder.path().join(name));
+
+        let refused = run(&["--cert", text(&certificate), "--key", text(&key), "--port", "0"]);
+
+        assert_eq!(refused.code, Some(1), "{script}");
+        let lines: Vec<&str> = refused.stderr.lines().collect();
+        assert!(lines.len() == 2 && lines[0].ends_with(what), "{script}: {}", refused.stderr);
+    }
 }
 
 fn handshake(server: &Server, name: &str, configuration: ClientConfig) -> io::Result<Connection> {
