@@ -79,11 +79,13 @@ impl Front {
         let mut is_full_since: Option<Instant> = None;
         loop {
             // Those who do not get on make room soon. Where nobody does, the next are refused, and not made to wait.
-            while count(&self.traffic.connections) >= MAX_CONNECTIONS
-                && is_full_since.get_or_insert_with(Instant::now).elapsed() < ROOM_LIMIT
+            let open = || count(&self.traffic.connections);
+            while open() >= MAX_CONNECTIONS + MAX_REFUSED_CONNECTIONS
+                || open() >= MAX_CONNECTIONS && is_full_since.get_or_insert_with(Instant::now).elapsed() < ROOM_LIMIT
             {
                 thread::sleep(ROOM_LOOK);
             }
+            is_full_since = is_full_since.filter(|_| open() >= MAX_CONNECTIONS);
             match listener.accept() {
                 Ok((stream, client)) => self.admit(stream, client),
                 // The client was gone before it could be accepted.
@@ -97,21 +99,14 @@ impl Front {
                     thread::sleep(ACCEPT_PAUSE);
                 }
             }
-            if count(&self.traffic.connections) < MAX_CONNECTIONS {
-                is_full_since = None;
-            }
         }
     }
 
-    /// Gives the connection a thread. One too many still gets one, to be told so; a flood of them does not.
+    /// Gives the connection a thread. One too many gets one, too, to be told so.
     fn admit(&'static self, stream: TcpStream, client: SocketAddr) {
         let token = Arc::clone(&self.traffic.connections);
-        let connections = count(&token);
-        if connections > MAX_CONNECTIONS + MAX_REFUSED_CONNECTIONS {
-            return self.journal.connection(client, "closed at once: there are far too many connections", true);
-        }
+        let is_refused = count(&token) > MAX_CONNECTIONS;
         let serve = move || {
-            let is_refused = connections > MAX_CONNECTIONS;
             let served = catch_unwind(AssertUnwindSafe(|| {
                 let socket = Socket::new(stream, self.timeout, token);
                 self.serve(socket.map_err(|error| broke(&error))?, client, is_refused)
@@ -130,22 +125,19 @@ impl Front {
 
     /// One connection, from the first byte to the last. The error says why it came to no request.
     fn serve(&self, mut socket: Socket, client: SocketAddr, is_refused: bool) -> Result<(), String> {
-        let first = match socket.peek() {
-            Ok(first) if first.is_empty() => {
+        let first = socket.peek().map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => "closed: it connected and sent nothing in time".to_owned(),
+            _ => broke(&error),
+        })?;
+        match (&self.tls, first.first()) {
+            (_, None) => {
                 let sentence = "connected and closed again without a word, as port scanners do";
                 self.journal.connection(client, sentence, false);
-                return Ok(());
+                Ok(())
             }
-            Ok(first) => first,
-            Err(error) if error.kind() == ErrorKind::TimedOut => {
-                return Err("closed: it connected and sent nothing in time".to_owned());
-            }
-            Err(error) => return Err(broke(&error)),
-        };
-        match (&self.tls, first[0]) {
-            (Some(tls), TLS_HANDSHAKE) => self.converse(tls.shake_hands(socket)?, client, is_refused),
+            (Some(tls), Some(&TLS_HANDSHAKE)) => self.converse(tls.shake_hands(socket)?, client, is_refused),
             (Some(_), _) => Err(self.refuse_plain(socket, &first)),
-            (None, TLS_HANDSHAKE) => {
+            (None, Some(&TLS_HANDSHAKE)) => {
                 // Where this fails, the client does without.
                 socket.write_all(&TLS_ALERT).ok();
                 Stream::Plain(socket).close();
@@ -221,10 +213,7 @@ impl Front {
         let number = self.traffic.seen_requests.fetch_add(1, Ordering::Relaxed) + 1;
         let (request, mut reply, is_whole) = match head {
             Err(refusal) => (None, Reply::from(refusal), false),
-            Ok(request) => {
-                let (request, reply, is_whole) = self.answer(input, request, is_refused);
-                (Some(request), reply, is_whole)
-            }
+            Ok(request) => self.answer(input, request, is_refused),
         };
         let after = match &request {
             Some(request) if is_whole && http1::keeps_alive(request) => {
@@ -248,7 +237,12 @@ impl Front {
     }
 
     /// Has a request answered, once it is whole, which is said with the reply.
-    fn answer(&self, input: &mut BufReader<Stream>, mut request: Request, is_refused: bool) -> (Request, Reply, bool) {
+    fn answer(
+        &self,
+        input: &mut BufReader<Stream>,
+        mut request: Request,
+        is_refused: bool,
+    ) -> (Option<Request>, Reply, bool) {
         let findings = http1::findings(&request);
         let refusal = if self.traffic.is_stopping.load(Ordering::Relaxed) {
             Some(Reply::error(503, "the server is stopping"))
@@ -265,7 +259,7 @@ impl Front {
             None => self.bridge.ask(request),
         };
         reply.notes.findings.extend(findings);
-        (request, reply, is_whole)
+        (Some(request), reply, is_whole)
     }
 
     fn read_body(&self, input: &mut BufReader<Stream>, request: &mut Request) -> Result<(), Refusal> {
@@ -306,7 +300,7 @@ fn count(token: &Arc<()>) -> usize {
 }
 
 const MAX_CONNECTIONS: usize = 512;
-/// So many more at a time are told that there are too many; a flood beyond that is closed without a word.
+/// So many more at a time are told that there are too many.
 const MAX_REFUSED_CONNECTIONS: usize = 128;
 const CROWDED: &str = "there are more than 512 connections; close those that are not used";
 /// Somewhat longer than those who do not get on keep their place among so many.

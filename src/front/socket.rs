@@ -61,7 +61,8 @@ impl Socket {
             match outcome {
                 Err(error) if is_passing(&error) => continue,
                 Ok(_) if self.limit == Limit::Start => (self.limit, self.waited) = (Limit::Whole, Duration::ZERO),
-                Ok(count) if self.limit == Limit::Silence => self.waited = self.eased(self.waited, count),
+                Ok(count) if self.limit == Limit::Silence && self.is_crowded() => ease(&mut self.waited, count),
+                Ok(_) if self.limit == Limit::Silence => self.waited = Duration::ZERO,
                 _ => {}
             }
             return outcome;
@@ -76,13 +77,6 @@ impl Socket {
 
     fn is_crowded(&self) -> bool {
         Arc::strong_count(&self.connections) - 1 > CROWD
-    }
-
-    /// What is left of a wait that has ended with so many bytes: among many clients each of them is worth a
-    /// millisecond, which is 1 KB/s.
-    fn eased(&self, waited: Duration, byte_count: usize) -> Duration {
-        let worth = Duration::from_millis(byte_count as u64);
-        if self.is_crowded() { waited.saturating_sub(worth) } else { Duration::ZERO }
     }
 
     /// Waits so long for what the client still sends, which nobody needs.
@@ -144,7 +138,7 @@ impl Write for Socket {
                     self.write_waited = Duration::ZERO;
                     return outcome;
                 }
-                Ok(count) if self.is_crowded() => self.write_waited = self.eased(self.write_waited, count),
+                Ok(count) => ease(&mut self.write_waited, count),
                 Err(error) if !is_passing(&error) => return Err(error),
                 _ => {}
             }
@@ -161,6 +155,11 @@ impl Write for Socket {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Each byte is worth a millisecond, so that 1 KB/s is fast enough.
+fn ease(waited: &mut Duration, byte_count: usize) {
+    *waited = waited.saturating_sub(Duration::from_millis(byte_count as u64));
 }
 
 /// The end of a turn, which is WouldBlock on Unix and TimedOut on Windows, or of a stop of this program.

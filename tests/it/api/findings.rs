@@ -301,12 +301,12 @@ fn mistakes() -> Vec<Mistake> {
             "content",
             "0 bytes",
         ),
-        head("no Host", "", "the request has no Host header, which HTTP/1.1 demands", "localhost:5000", "no Host"),
+        head("no Host", "", "the request has no Host header, which HTTP/1.1 demands", "one Host header", "no Host"),
         head(
             "a strange Host",
             "Host: local host\r\n",
             "the Host \"local host\" is not a name or address with a port",
-            "localhost:5000",
+            "one Host header",
             "local host",
         ),
         head(
