@@ -14,7 +14,7 @@ pub use data::{Data, write_built_in};
 use crate::bridge::{Asked, Bridge, stay_awake};
 use crate::journal::record::Reports;
 use crate::message::{BASE, DOWNLOAD, Notes, REPORT, Reply, Request, TASKS};
-use crate::text::quoted;
+use crate::text::{quoted, shown};
 use download::download_tools;
 use report::upload_report;
 use serde_json::json;
@@ -58,9 +58,11 @@ impl Api {
             ("POST", REPORT) => upload_report(request, &self.data, self.reports.as_ref()),
             ("OPTIONS", TASKS | DOWNLOAD) => Ok(Reply::empty(200).with("Allow", READING)),
             ("OPTIONS", REPORT) => Ok(Reply::empty(200).with("Allow", WRITING)),
-            (_, TASKS | DOWNLOAD) => Ok(wrong_method(&method, READING)),
-            (_, REPORT) => Ok(wrong_method(&method, WRITING)),
-            ("CONNECT", _) => Ok(wrong_method(&method, "GET, HEAD, POST, OPTIONS")),
+            ("POST", TASKS | DOWNLOAD) => Ok(wrong_method("POST", READING, "; a report goes by POST to ", REPORT)),
+            ("GET", REPORT) => Ok(wrong_method("GET", WRITING, "; the tasks are got from ", TASKS)),
+            (_, TASKS | DOWNLOAD) => Ok(wrong_method(&method, READING, "", "")),
+            (_, REPORT) => Ok(wrong_method(&method, WRITING, "", "")),
+            ("CONNECT", _) => Ok(wrong_method("CONNECT", "GET, HEAD, POST, OPTIONS", "", "")),
             (_, path) => Ok(self.not_found(path)),
         }
     }
@@ -82,8 +84,11 @@ impl Api {
             None => format!("there is nothing at {shown}"),
         };
         let endpoints = [("GET", TASKS), ("GET", DOWNLOAD), ("POST", REPORT)];
-        let endpoints = endpoints.map(|(method, path)| format!("{method} {}{path}", self.url));
-        Reply::error_with(404, sentence, &[("endpoints", json!(endpoints))])
+        let urls = endpoints.map(|(method, path)| format!("{method} {}{path}", self.url));
+        let mut reply = Reply::error_with(404, sentence, &[("endpoints", json!(urls))]);
+        let expected = endpoints.map(|(method, path)| format!("{method} {path}")).join(", ");
+        reply.notes.advice = Some(format!("expected: {expected}"));
+        reply
     }
 }
 
@@ -112,11 +117,13 @@ fn nearly(path: &str) -> Option<(&'static str, &'static str)> {
     meant.map(|meant| (meant, "with the base path /xyz/api/cleaner"))
 }
 
-fn wrong_method(method: &str, allowed: &str) -> Reply {
+/// `hint` and `path`: where such a request belongs, if there is such a place.
+fn wrong_method(method: &str, allowed: &str, hint: &str, path: &str) -> Reply {
     let upper_case = method.to_uppercase();
-    let hint = if upper_case != method && allowed.contains(&upper_case) { "; methods are in upper case" } else { "" };
-    Reply::error(405, format!("{} is not allowed here, {allowed} are{hint}", quoted(method.as_bytes())))
-        .with("Allow", allowed)
+    let is_lower_case = upper_case != method && allowed.contains(&upper_case);
+    let hint = if is_lower_case { "; methods are in upper case" } else { hint };
+    let method = shown(method);
+    Reply::error(405, format!("{method} is not allowed here; allowed are {allowed}{hint}{path}")).with("Allow", allowed)
 }
 
 const READING: &str = "GET, HEAD, OPTIONS";

@@ -5,15 +5,16 @@ pub mod checklist;
 pub mod console;
 pub mod record;
 
-use crate::message::{Ended, Exchange, Part, Request, json_object};
-use crate::text::{counted, in_bytes, quoted, quoted_whole, shown, to_text};
+use crate::message::{Ended, Exchange, Finding, Part, Request, json_object};
+use crate::text::{counted, grouped, in_bytes, quoted, quoted_whole, shown, to_text};
 use checklist::Checklist;
-use console::Console;
+use console::{Colour, Console};
 use record::Lines;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use time::{OffsetDateTime, UtcOffset};
 
 pub struct Journal {
@@ -30,14 +31,24 @@ struct Book {
     lost: u64,
     all_lost: u64,
     checklist: Checklist,
+    /// The last sentence on a connection.
+    last_told: Option<Told>,
     /// Nothing comes after the end.
     has_ended: bool,
 }
 
+struct Told {
+    sentence: String,
+    since: Instant,
+    /// So often it has come since.
+    again: u64,
+}
+
 impl Journal {
     pub fn open(console: Console, time_zone: UtcOffset, file: Option<Lines>) -> Journal {
-        let book = Mutex::new(Book { file, lost: 0, all_lost: 0, checklist: Checklist::default(), has_ended: false });
-        Journal { console, time_zone, book }
+        let checklist = Checklist::default();
+        let book = Book { file, lost: 0, all_lost: 0, checklist, last_told: None, has_ended: false };
+        Journal { console, time_zone, book: Mutex::new(book) }
     }
 
     pub fn start(&self, url: &str, banner: &str) {
@@ -48,7 +59,7 @@ impl Journal {
     }
 
     pub fn request(&self, exchange: &Exchange) {
-        let lines = format!("{}{}", self.time_of_day(), request_lines(exchange));
+        let lines = self.request_lines(exchange);
         let mut book = self.book();
         if book.has_ended {
             return;
@@ -67,7 +78,7 @@ impl Journal {
         if is_mistake {
             book.checklist.count_connection(sentence);
         }
-        self.console.print(&format!("{}  {client}  {sentence}", self.time_of_day()));
+        self.tell_connection(&mut book, client, sentence);
         let member = if is_mistake { "error" } else { "note" };
         let members = || vec![("client", json!(client.to_string())), (member, json!(sentence))];
         self.write(&mut book, "connection", members);
@@ -82,6 +93,7 @@ impl Journal {
     /// still on their way; `ended`: the client, where it was run here. Returns whether it is ready.
     pub fn stop(&self, unfinished: usize, ended: Option<&Ended>) -> bool {
         let mut book = self.book();
+        self.tell_repetition(book.last_told.take());
         self.console.print(&book.checklist.text(unfinished));
         let reasons = book.checklist.reasons(ended);
         self.write(&mut book, "verdict", || {
@@ -129,6 +141,69 @@ impl Journal {
         }
     }
 
+    /// A sentence that comes again and again is said every few seconds, with how often it came.
+    fn tell_connection(&self, book: &mut Book, client: SocketAddr, sentence: &str) {
+        match &mut book.last_told {
+            Some(last) if last.sentence == sentence && last.since.elapsed() < REPETITION => last.again += 1,
+            last => {
+                self.tell_repetition(last.take());
+                self.console.print(&format!("{}  {client}  {sentence}", self.painted_time()));
+                *last = Some(Told { sentence: sentence.to_owned(), since: Instant::now(), again: 0 });
+            }
+        }
+    }
+
+    fn tell_repetition(&self, told: Option<Told>) {
+        if let Some(Told { since, again: again @ 1.., .. }) = told {
+            let seconds = since.elapsed().as_secs().max(1);
+            self.say(&format!("... (again, {} in {seconds} s)", counted(again, "time")));
+        }
+    }
+
+    /// For the console: the request and its answer in columns, and below what is to be said about them.
+    fn request_lines(&self, exchange: &Exchange) -> String {
+        let Exchange { client, request, status, notes, undelivered, .. } = exchange;
+        let colour = match status {
+            400.. => Colour::Red,
+            _ if !notes.findings.is_empty() || undelivered.is_some() => Colour::Yellow,
+            _ => Colour::Green,
+        };
+        let (method, target) = match request {
+            Some(request) => (shown(&request.method), shown(&request.target)),
+            None => ("?".to_owned(), client.to_string()),
+        };
+        let mut size = in_bytes(exchange.bytes_out);
+        if exchange.duration >= Duration::from_millis(1) {
+            size.push_str(&format!("  {} ms", grouped(exchange.duration.as_millis() as u64)));
+        }
+        let (time, status, size) = (
+            self.painted_time(),
+            self.console.painted(colour, &status.to_string()),
+            self.console.painted(Colour::Dim, &size),
+        );
+        let mut lines = vec![format!("{time}  {status}  {method:<4}  {target:<TARGET_COLUMNS$}  {size}")];
+        let is_new = |sentence: &&String| notes.findings.iter().all(|finding| finding.sentence != **sentence);
+        let errors = notes.error.iter().filter(is_new).chain(undelivered);
+        lines.extend(errors.map(|sentence| format!("error: {sentence}")));
+        lines.extend(notes.advice.clone());
+        let parts = notes.parts.iter().take(MAX_PART_LINES).map(part_line);
+        lines.extend(parts.map(|part| self.console.painted(Colour::Dim, &part)));
+        if notes.parts.len() > MAX_PART_LINES {
+            let more = counted((notes.parts.len() - MAX_PART_LINES) as u64, "more part");
+            lines.push(format!("and {more}; journal.jsonl of --record has all"));
+        }
+        for Finding { sentence, expected, received, .. } in &notes.findings {
+            lines.push(format!("finding: {sentence}"));
+            lines.push(format!("  received: {received}"));
+            lines.push(format!("  expected: {expected}"));
+        }
+        lines.join("\n    ")
+    }
+
+    fn painted_time(&self) -> String {
+        self.console.painted(Colour::Dim, &self.time_of_day())
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,39 +222,17 @@ fn line(event: &str, members: Vec<(&'static str, Value)>) -> String {
     json_object(&members) + "\n"
 }
 
-/// For the console: the request, its answer, and what is to be said about them.
-fn request_lines(exchange: &Exchange) -> String {
-    let Exchange { client, request, status, notes, undelivered, .. } = exchange;
-    let asked = match request {
-        Some(request) => format!("{}  {}", shown(&request.method), shown(&request.target)),
-        None => client.to_string(),
-    };
-    let milliseconds = exchange.duration.as_secs_f64() * 1000.0;
-    let mut text = format!("  {asked}  {status}  {}  {milliseconds:.1} ms", in_bytes(exchange.bytes_out));
-    for sentence in notes.error.iter().chain(undelivered) {
-        text.push_str(&format!("  {sentence}"));
-    }
-    for part in notes.parts.iter().take(MAX_PART_LINES) {
-        text.push_str(&format!("\n    {}", part_line(part)));
-    }
-    if notes.parts.len() > MAX_PART_LINES {
-        let more = counted((notes.parts.len() - MAX_PART_LINES) as u64, "more part");
-        text.push_str(&format!("\n    and {more}; journal.jsonl of --record has all"));
-    }
-    for finding in notes.findings.iter().filter(|finding| Some(&finding.sentence) != notes.error.as_ref()) {
-        text.push_str(&format!("\n    note: {}", finding.sentence));
-    }
-    text
-}
-
+/// A text field by its value, a file by its name.
 fn part_line(part: &Part) -> String {
-    let content = match (&part.file_name, &part.value) {
-        (Some(name), _) => quoted_whole(name.as_bytes()),
-        (None, value) => value.as_ref().map(|value| quoted(value.as_bytes())).unwrap_or_default(),
-    };
-    let content_type = part.content_type.as_deref().map_or_else(|| "no type".to_owned(), shown);
-    let (field, bytes) = (shown(&part.field), in_bytes(part.size_bytes));
-    format!("{field}  {content}  {content_type}  {bytes}  sha256 {}", part.sha256)
+    let field = shown(&part.field);
+    match (&part.file_name, &part.value) {
+        (None, value) => format!("part {field} = {}", quoted(value.as_deref().unwrap_or_default().as_bytes())),
+        (Some(name), _) => {
+            let (name, bytes) = (quoted_whole(name.as_bytes()), in_bytes(part.size_bytes));
+            let content_type = part.content_type.as_deref().map_or_else(|| "no type".to_owned(), shown);
+            format!("part {field}: {name}, {content_type}, {bytes}, sha256 {}...", &part.sha256[..DIGITS])
+        }
+    }
 }
 
 fn request_members(exchange: &Exchange) -> Vec<(&'static str, Value)> {
@@ -221,3 +274,9 @@ fn part_object(part: &Part) -> Value {
 
 /// For the console, where nobody reads more.
 const MAX_PART_LINES: usize = 50;
+/// Of a SHA-256, enough to compare two by eye; the journal has all.
+const DIGITS: usize = 12;
+/// As wide as the longest endpoint with an id of one digit.
+const TARGET_COLUMNS: usize = 36;
+/// So long the same sentence on connections is counted, before it is said again.
+const REPETITION: Duration = Duration::from_secs(3);

@@ -65,6 +65,7 @@ use std::process::{Command, ExitCode};
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::SystemTime;
+use stop::Word;
 use tempfile::TempDir;
 use text::Failure;
 use time::UtcOffset;
@@ -148,13 +149,16 @@ fn run(options: Options) -> Result<u8, Failure> {
     if let Some(record) = &record {
         record.write_ready(&url, addresses[0].port(), trust.ca_path.as_deref())?;
     }
-    let ended = wait(client, &stopped, front);
+    let (ended, word) = wait(client, &stopped, front);
 
     let is_ready = front.journal.stop(front.finish(), ended.as_ref());
     if let Some(Err(error)) = record.as_ref().map(Record::close) {
         front.journal.say(&format!("warning: cannot remove ready.json: {error}"));
     }
     front.journal.close();
+    if word == Some(Word::Signal) {
+        console::hold_window();
+    }
     Ok(match ended {
         None => 0,
         Some(Ended { not_run: Some(code), .. }) => code,
@@ -171,17 +175,18 @@ fn passing_folder() -> Result<TempDir, Failure> {
 }
 
 /// Until the client has ended, or without one until somebody says so.
-fn wait(client: Option<Command>, stopped: &Receiver<stop::Word>, front: &Front) -> Option<Ended> {
+fn wait(client: Option<Command>, stopped: &Receiver<Word>, front: &Front) -> (Option<Ended>, Option<Word>) {
     let Some(client) = client else {
         // An error would be that nothing can say it any more.
-        if let Ok(Some(why)) = stopped.recv() {
-            front.journal.say(why);
+        let word = stopped.recv().ok();
+        if word == Some(Word::StdinClosed) {
+            front.journal.say("stops, since standard input is closed (--exit-on-stdin-close)");
         }
-        return None;
+        return (None, word);
     };
     let ended = command::run(client, stopped);
     front.see_off();
-    Some(ended)
+    (Some(ended), None)
 }
 
 /// How this run speaks TLS, and what a client needs for it.
@@ -194,7 +199,7 @@ struct Trust {
 
 impl Trust {
     fn prepare(options: &Options, record: Option<&Record>) -> Result<Trust, Failure> {
-        let (config, names, ca_path, about, ca) = match &options.security {
+        let (config, names, ca_path, about, advice) = match &options.security {
             Security::Http => {
                 return Ok(Trust { tls: None, ca_path: None, about: "none: this is plain HTTP".to_owned() });
             }
@@ -202,29 +207,32 @@ impl Trust {
                 let path = certificate.display();
                 let (config, warning) = certificate::load(certificate, key)?;
                 let about = warning.map_or(path.to_string(), |warning| format!("{path}; warning: {warning}"));
-                (config, Vec::new(), None, about, format!("that signed {path}"))
+                (config, Vec::new(), None, about, format!("give it the CA that signed {path}"))
             }
             Security::Made { names } => {
                 let names = certificate::names(options.host.as_ref().into_iter().chain(names));
                 let (config, ca_pem) = certificate::make(&names)?;
                 let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
-                let (how, ca) = match ca_path.as_ref().map(|path| path.display()) {
+                let (how, advice) = match ca_path.as_ref().map(|path| path.display()) {
                     Some(path) if options.command.is_empty() => {
-                        (format!("the CA to trust is {path}"), format!("in {path}"))
+                        (format!("the CA to trust is {path}"), format!("give it the CA in {path}"))
                     }
-                    Some(path) => (format!("the CA to trust is {path}"), "that SSL_CERT_FILE names".into()),
-                    None => (
-                        "start with --record DIR to get the CA to trust".into(),
-                        "in certificate.pem (see --record)".into(),
-                    ),
+                    Some(path) => {
+                        (format!("the CA to trust is {path}"), "give it the CA that SSL_CERT_FILE names".to_owned())
+                    }
+                    None => (WITHOUT_RECORD.to_owned(), HOW_TO_TRUST.to_owned()),
                 };
-                (config, names, ca_path, format!("made for this run; {how}"), ca)
+                (config, names, ca_path, format!("made for this run; {how}"), advice)
             }
         };
-        let trust_advice = format!("give it the CA {ca}, or switch its verification off for tests");
+        let trust_advice = format!("{advice}, or switch its verification off for tests");
         Ok(Trust { tls: Some(Tls { config, names, trust_advice }), ca_path, about })
     }
 }
+
+const WITHOUT_RECORD: &str = "-- COMMAND runs a client that trusts it, --record DIR writes the CA to trust";
+const HOW_TO_TRUST: &str = "run it by cleaner-test-server -- COMMAND, or start the server with --record DIR and give it \
+    the CA in DIR/certificate.pem";
 
 fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, Failure> {
     let addresses: io::Result<Vec<SocketAddr>> = listeners.iter().map(TcpListener::local_addr).collect();

@@ -126,6 +126,8 @@ impl Body {
 pub struct Notes {
     /// The sentence of an error reply, the same as in its body.
     pub error: Option<String>,
+    /// What to do about that, or to know; for the console.
+    pub advice: Option<String>,
     pub findings: Vec<Finding>,
     pub parts: Vec<Part>,
     /// Which piece of a file the reply has.

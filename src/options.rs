@@ -179,7 +179,7 @@ fn size(value: &str) -> Result<u64, String> {
 }
 
 fn unknown(name: &str) -> String {
-    let options = HELP.lines().filter_map(|line| line.strip_prefix("  --")?.split(' ').next());
+    let options = HELP.split_whitespace().filter_map(|word| word.strip_prefix("--"));
     let distance = |option: &&str| strsim::damerau_levenshtein(option, name.trim_start_matches('-'));
     match options.min_by_key(distance).filter(|option| distance(option) <= option.len().div_ceil(2)) {
         Some(nearest) => format!("there is no option {name}; did you mean --{nearest}? See --help"),
@@ -196,8 +196,8 @@ const MAX_TIMEOUT_SECONDS: u64 = 86_400;
 
 pub const HELP: &str = "\
 A local HTTPS test server with the three answers of the cleaner API, for people who write clients.
-It refuses nothing unless asked to: a client's mistakes are notes on the console, and with --strict
-they are refused as a strict server would refuse them, with what was expected and what was received.
+It refuses nothing unless asked to: a client's mistakes are findings on the console, and with --strict
+they are refused as a strict server would refuse them, with what was received and what was expected.
 
 Usage: cleaner-test-server [OPTIONS] [-- COMMAND]
 
@@ -222,8 +222,8 @@ address in the environment variable CLEANER_URL, and trusts the certificate by w
   --timeout SECONDS      give up on a client that is silent for so long [30]
   --max-upload SIZE      refuse a report larger than this, in bytes or as 200M, 4G [1G]
   --exit-on-stdin-close  stop when standard input closes, as it does when the starting program ends
-  --help                 print this text, and end
-  --version              print the version, and end
+  -h, --help             print this text, and end
+  -V, --version          print the version, and end
 
 Exit codes: 0 stopped, 1 could not start, 2 wrong usage. With a command: 0 ready, 3 not ready, 125 the
 server could not start, 126 the command cannot be run, 127 it is not there.";

@@ -5,8 +5,15 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-/// What is to be said at the end, if anything is; it comes when the program is to end.
-pub type Word = Option<&'static str>;
+/// Why the program is to end.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Word {
+    /// Ctrl+C and the like.
+    Signal,
+    #[cfg(windows)]
+    WindowClosed,
+    StdinClosed,
+}
 
 pub fn words(on_stdin_close: bool) -> Result<Receiver<Word>, Failure> {
     let (stop, stopped) = sync_channel(1);
@@ -21,7 +28,7 @@ pub fn words(on_stdin_close: bool) -> Result<Receiver<Word>, Failure> {
         let wait = move || {
             // An error is an end too: nothing can come from there any more.
             io::copy(&mut io::stdin(), &mut io::sink()).ok();
-            say(&stop, Some("stops, since standard input is closed (--exit-on-stdin-close)"));
+            say(&stop, Word::StdinClosed);
         };
         thread::Builder::new().name("stdin".to_owned()).spawn(wait).map_err(Failure::no_thread)?;
     }
@@ -46,7 +53,7 @@ fn on_signal(stop: SyncSender<Word>) -> io::Result<()> {
         signal_hook::flag::register(*signal, Arc::clone(&is_stopping))?;
     }
     let mut signals = signal_hook::iterator::Signals::new(&watched)?;
-    let wait = move || signals.forever().for_each(|_| say(&stop, None));
+    let wait = move || signals.forever().for_each(|_| say(&stop, Word::Signal));
     thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
 }
 
@@ -69,10 +76,11 @@ fn on_signal(stop: SyncSender<Word>) -> io::Result<()> {
     let failed = |error| io::Error::other(format!("{error}"));
     simple_sigh::init().map_err(failed)?;
     let handle = move |event| {
-        say(&stop, None);
+        let is_closed = matches!(event, simple_sigh::SigType::Term);
+        say(&stop, if is_closed { Word::WindowClosed } else { Word::Signal });
         // Once the window is closed, Windows ends the program as soon as this returns. So it does not return: the end
         // of `main` ends this thread too.
-        while matches!(event, simple_sigh::SigType::Term) {
+        while is_closed {
             thread::park();
         }
     };

@@ -23,6 +23,8 @@ pub struct Download {
     pub content: Content,
     pub length_bytes: u64,
     pub modified: SystemTime,
+    /// What the user may not know about the choice.
+    pub warning: Option<String>,
 }
 
 /// The ids in tasks.json. `None` where its form is not `{"tasks": [{"id": ...}, ...]}`, so that no id can be told.
@@ -83,6 +85,7 @@ impl Data {
                 content: Content::BuiltIn(BUILT_IN_DOWNLOAD),
                 length_bytes: BUILT_IN_DOWNLOAD.len() as u64,
                 modified: self.started,
+                warning: None,
             });
         };
         let (own, common) = self.downloads(ids)?;
@@ -92,12 +95,13 @@ impl Data {
             let whose = id.map_or_else(String::new, |id| format!(" for task {}", shown(id)));
             return Err(format!("{folder} holds no file to download{whose}, such as {DOWNLOAD}"));
         };
+        let warning = several(&common).filter(|_| common.contains(name));
         let path = folder.join(name);
         let open = || -> std::io::Result<Download> {
             let file = open(&path)?;
             let metadata = file.metadata()?;
             let (length_bytes, modified) = (metadata.len(), metadata.modified()?);
-            Ok(Download { name: name.clone(), content: Content::File(file), length_bytes, modified })
+            Ok(Download { name: name.clone(), content: Content::File(file), length_bytes, modified, warning })
         };
         open().map_err(|error| unreadable(&path, &error))
     }
@@ -120,11 +124,7 @@ impl Data {
         for name in self.own_reports()? {
             lines.push(format!("{name} answers reports on task {}", report_id(&name).unwrap_or_default()));
         }
-        if let [first, _, ..] = common.as_slice() {
-            lines.push(format!(
-                "warning: several files could be the download for all tasks; {first} is, as the first by name"
-            ));
-        }
+        lines.extend(several(&common));
         if ids.is_none() {
             lines.push(format!("warning: {TASKS} has no list \"tasks\", so the ids that clients send are not checked"));
         }
@@ -213,11 +213,37 @@ fn parse(bytes: &[u8]) -> Result<Value, String> {
         return Err("line 1, column 1: it is UTF-16; save it as UTF-8 without BOM".to_owned());
     }
     serde_json::from_slice(bytes).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let text = error.to_string();
-        let what = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
+        if error.is_eof() {
+            return unclosed(bytes).map_or_else(
+                || "the file ends before there is a value in it".to_owned(),
+                |(what, line)| format!("the file ends before the {what} that begins in line {line} is closed"),
+            );
+        }
+        let (line, column, text) = (error.line(), error.column(), error.to_string());
+        let known = MISTAKES.iter().find(|(begin, _)| text.starts_with(begin));
+        let what = known.map_or_else(|| text.split(" at line ").next().unwrap_or_default(), |(_, what)| what);
         format!("line {line}, column {column}: {what}")
     })
+}
+
+/// What is open at the end of a JSON text, and the line in which it begins.
+fn unclosed(bytes: &[u8]) -> Option<(&'static str, usize)> {
+    let (mut open, mut line, mut is_escaped) = (Vec::new(), 1, false);
+    for byte in bytes {
+        let is_in_text = matches!(open.last(), Some(("text", _)));
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' if is_in_text => drop(open.pop()),
+            b'"' => open.push(("text", line)),
+            b'{' if !is_in_text => open.push(("object", line)),
+            b'[' if !is_in_text => open.push(("list", line)),
+            b'}' | b']' if !is_in_text => drop(open.pop()),
+            b'\n' => line += 1,
+            _ => {}
+        }
+    }
+    open.pop()
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -250,6 +276,12 @@ fn beside_executable() -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
+/// A warning if there is more than one download for all tasks.
+fn several(common: &[String]) -> Option<String> {
+    let [first, _, ..] = common else { return None };
+    Some(format!("warning: several files could be the download for all tasks; {first} is, as the first by name"))
+}
+
 /// The N of `report-N.json`.
 fn report_id(name: &str) -> Option<&str> {
     name.strip_prefix("report-")?.strip_suffix(".json")
@@ -266,6 +298,17 @@ const DOWNLOAD: &str = "1797242037.zip";
 const BUILT_IN_TASKS: &[u8] = include_bytes!("../../data/tasks.json");
 const BUILT_IN_REPORT: &[u8] = include_bytes!("../../data/report.json");
 const BUILT_IN_DOWNLOAD: &[u8] = include_bytes!("../../data/1797242037.zip");
+/// How serde_json says what is wrong at a place, and how people do.
+const MISTAKES: [(&str, &str); 8] = [
+    ("expected `,` or `}`", "a comma or the closing } is missing before this place"),
+    ("expected `,` or `]`", "a comma or the closing ] is missing before this place"),
+    ("expected `:`", "a colon is missing before this place"),
+    ("expected value", "no value begins like this; a text stands in double quotes"),
+    ("key must be a string", "a name in double quotes belongs here"),
+    ("trailing comma", "the comma before this place is one too many"),
+    ("trailing characters", "the value ends before this place, and something follows"),
+    ("control character", "a text does not end in the line in which it begins; \\n in a text is a new line"),
+];
 /// While a file is open, or from before the last change: `#tasks.json#` begins as well.
 const LEFT_BY_EDITORS: [&str; 4] = ["~", "#", ".swp", ".tmp"];
 const LEFT_BY_SYSTEMS: [&str; 2] = ["Thumbs.db", "desktop.ini"];

@@ -11,7 +11,7 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     let (ids, listed) = (request.ids(), data.task_ids()?);
     let download = data.download(ids.first().map(String::as_str), &listed)?;
     let validators = Validators::of(&download);
-    let length = download.length_bytes;
+    let (length, warning) = (download.length_bytes, download.warning.clone());
     let mut reply = match failed_condition(request, &validators) {
         Some((header, 412)) => {
             let Validators { entity_tag, modified } = &validators;
@@ -40,6 +40,7 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
             .with("Accept-Ranges", "bytes");
     }
     reply.notes.findings.extend(check_id(&ids, &listed));
+    reply.notes.advice = warning;
     Ok(reply)
 }
 

@@ -15,7 +15,8 @@ use tempfile::{NamedTempFile, TempPath};
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
     let content_type = request.header("Content-Type");
     let mut report = Report { reports, ..Report::default() };
-    match boundary(content_type.as_deref()) {
+    report.example = example(&request.header("User-Agent").unwrap_or_default());
+    match boundary(content_type.as_deref(), report.example) {
         Ok(boundary) => {
             report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?;
             // It is the cause of whatever else was found.
@@ -39,6 +40,8 @@ pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Report
 /// What came in.
 #[derive(Default)]
 struct Report<'a> {
+    /// How its client would send a file.
+    example: &'static str,
     /// Where its files are to be kept.
     reports: Option<&'a Reports>,
     /// The files so far: each with the index of its part.
@@ -63,7 +66,7 @@ impl Report<'_> {
     fn read(&mut self, request: &mut Request, boundary: &str) -> io::Result<()> {
         if request.body_bytes == 0 {
             let sentence = "the body of the report is empty; some encoders give theirs only once";
-            self.note(400, sentence, "a body of multipart/form-data", "0 bytes, 0 parts");
+            self.note(400, sentence, &as_field(self.example), "0 bytes, 0 parts");
             return Ok(());
         }
         let mut layout = Layout::of(&mut request.body, format!("--{boundary}").as_bytes(), MAX_PARTS)?;
@@ -161,7 +164,7 @@ impl Report<'_> {
     fn check_files(&mut self) {
         let mut files =
             self.parts.iter().filter(|part| part.file_name.as_ref().is_some_and(|name| !name.is_empty())).peekable();
-        let expected = "a part with a file name and content";
+        let expected = &format!("a part with a file name and content: {}", self.example);
         if files.peek().is_none() {
             // Whatever else is wrong with the report may be why none was found.
             if !self.findings.is_empty() {
@@ -188,12 +191,20 @@ fn content_encoding(request: &Request) -> Option<Finding> {
     (!is_none).then(|| Finding::new(415, sentence, "the body as it is, without Content-Encoding", &codings))
 }
 
+/// A line for the client that its User-Agent names.
+fn example(user_agent: &str) -> &'static str {
+    let user_agent = user_agent.to_ascii_lowercase();
+    EXAMPLES.iter().find(|(name, _)| user_agent.contains(name)).map_or(CURL_EXAMPLE, |(_, example)| example)
+}
+
+fn as_field(example: &str) -> String {
+    format!("the file as a form field, with the Content-Type left to the HTTP library: {example}")
+}
+
 /// The boundary from the Content-Type, or what is wrong with that.
-fn boundary(content_type: Option<&str>) -> Result<String, Finding> {
+fn boundary(content_type: Option<&str>, example: &str) -> Result<String, Finding> {
     let received = content_type.map_or_else(|| "no Content-Type".to_owned(), |value| format!("Content-Type: {value}"));
-    let finding = |status, sentence: &str| {
-        Err(Finding::new(status, sentence, "Content-Type: multipart/form-data; boundary=...", &received))
-    };
+    let finding = |status, sentence: &str| Err(Finding::new(status, sentence, &as_field(example), &received));
     let value = content_type.unwrap_or_default();
     if !value.to_ascii_lowercase().starts_with("multipart/form-data") {
         return finding(415, "the report is not sent as multipart/form-data");
@@ -208,7 +219,7 @@ fn boundary(content_type: Option<&str>) -> Result<String, Finding> {
     }
     match parameters.get("boundary") {
         Some(boundary) if !boundary.is_empty() => Ok(String::from_utf8_lossy(boundary).into_owned()),
-        _ => finding(400, "the Content-Type of the report has no boundary; leave it to the HTTP library to set it"),
+        _ => finding(400, "the Content-Type of the report has no boundary"),
     }
 }
 
@@ -216,6 +227,14 @@ fn limited(name: String) -> String {
     if name.len() <= MAX_NAME_CHARACTERS { name } else { name.chars().take(MAX_NAME_CHARACTERS).collect() }
 }
 
+const CURL_EXAMPLE: &str = "curl -F file=@report.zip URL";
+/// By a word of the User-Agent.
+const EXAMPLES: [(&str, &str); 4] = [
+    ("python", r#"requests.post(url, files={"file": open("report.zip", "rb")})"#),
+    ("node", r#"form.set("file", await fs.openAsBlob("report.zip"), "report.zip"), and fetch with body: form"#),
+    ("java", r#"MultipartEntityBuilder.create().addBinaryBody("file", new File("report.zip")).build()"#),
+    (".net", r#"new MultipartFormDataContent { { new StreamContent(file), "file", "report.zip" } }"#),
+];
 /// More parts, or longer names, would only be there to fill the memory.
 const MAX_NAME_CHARACTERS: usize = 1000;
 const MAX_PARTS: usize = 1000;

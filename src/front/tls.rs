@@ -138,8 +138,7 @@ impl Tls {
                 "closed: it did not finish the TLS handshake in time".to_owned()
             }
             None if error.kind() == ErrorKind::UnexpectedEof || is_reset(error) => {
-                let advice = self.advice(name);
-                format!("hung up in the TLS handshake; perhaps it does not trust the certificate: {advice}")
+                format!("{PROBABLY} (it hung up in the TLS handshake): {}", self.advice(name))
             }
             None => format!("the connection broke in the TLS handshake: {error}"),
         }
@@ -160,10 +159,8 @@ impl Tls {
                 | Lacks::NamedGroupsExtensionRequired,
             ) => "offers only TLS 1.1 or older: it needs TLS 1.2 or 1.3".to_owned(),
             AlertReceived(AlertDescription::InternalError) => {
-                let advice = self.advice(name);
-                format!(
-                    "failed within itself (TLS alert internal_error), as Java does where it has no CA to trust: {advice}"
-                )
+                let why = "TLS alert internal_error, which Java sends where it has no CA to trust";
+                format!("{PROBABLY} ({why}): {}", self.advice(name))
             }
             AlertReceived(AlertDescription::CertificateExpired) => {
                 "says that the certificate has expired (TLS alert certificate_expired): look at its dates, and at the \
@@ -203,14 +200,14 @@ impl Tls {
             Some(cause) => (self.why_refused(&cause, name), true),
             None => {
                 let advice = self.advice(name);
-                let sentence = "shook hands over TLS, but sent no request; it keeps the connection for later, or does not \
-                    trust the certificate";
-                (format!("{sentence}: {advice}"), name.is_some_and(|name| !self.is_own(name)))
+                let why = "it sent no request after the TLS handshake, as clients do too that connect in advance";
+                (format!("{PROBABLY} ({why}): {advice}"), name.is_some_and(|name| !self.is_own(name)))
             }
         }
     }
 }
 
+const PROBABLY: &str = "probably does not trust the certificate";
 /// The first byte of a TLS handshake (RFC 8446, 5.1).
 pub const TLS_HANDSHAKE: u8 = 22;
 /// A client on the same machine that has read its answer needs less.

@@ -3,9 +3,7 @@
 
 use crate::text::{Failure, counted};
 use std::fmt::Display;
-#[cfg(windows)]
-use std::io::IsTerminal;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::iter;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,7 +11,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+/// By the code that terminals know it by.
+#[derive(Clone, Copy)]
+pub enum Colour {
+    Dim = 2,
+    Red = 31,
+    Green = 32,
+    Yellow = 33,
+}
+
 pub struct Console {
+    has_colours: bool,
     /// `None`: closed. The receiver hears nothing but the end of the printing thread.
     queue: Mutex<Option<(Sender<String>, Receiver<()>)>>,
     waiting: Arc<Waiting>,
@@ -31,7 +39,8 @@ impl Console {
         let (sender, texts) = channel();
         let (printing, ended) = channel();
         let waiting = Arc::<Waiting>::default();
-        let console = Console { queue: Mutex::new(Some((sender, ended))), waiting: Arc::clone(&waiting) };
+        let queue = Mutex::new(Some((sender, ended)));
+        let console = Console { has_colours: has_colours(is_on_stderr), queue, waiting: Arc::clone(&waiting) };
         let print_all = move || {
             let _until_the_end: Sender<()> = printing;
             let mut output: Box<dyn Write> = if is_on_stderr { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
@@ -53,6 +62,11 @@ impl Console {
         };
         thread::Builder::new().name("console".to_owned()).spawn(print_all).map_err(Failure::no_thread)?;
         Ok(console)
+    }
+
+    pub fn painted(&self, colour: Colour, text: &str) -> String {
+        // "Select Graphic Rendition" of ECMA-48, 8.3.117.
+        if self.has_colours { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
     }
 
     /// Queues one line or several; where the queue is full, they are counted instead.
@@ -81,11 +95,23 @@ impl Console {
     }
 }
 
+/// On a terminal that understands them, unless the user wants none (https://no-color.org).
+fn has_colours(is_on_stderr: bool) -> bool {
+    let is_terminal = if is_on_stderr { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
+    is_terminal
+        && !anstyle_query::no_color()
+        && anstyle_query::windows::enable_ansi_colors().unwrap_or_else(anstyle_query::term_supports_ansi_color)
+}
+
 /// Says on standard error why the program ends. It ends either way, so a closed standard error is no further failure.
 pub fn print_failure(failure: &dyn Display) {
     writeln!(io::stderr(), "{failure}").ok();
-    // A window that Windows has opened for this program alone, as for a double-click, closes with it. There the message
-    // stays until it is read; never in a shell, and never where another program has started this one and reads along.
+    hold_window();
+}
+
+/// A window that Windows has opened for this program alone, as for a double-click, closes with it. There the last words
+/// stay until they are read; never in a shell, and never where another program has started this one and reads along.
+pub fn hold_window() {
     #[cfg(windows)]
     if wexit::has_own_console() && io::stdin().is_terminal() && io::stderr().is_terminal() {
         write!(io::stderr(), "\nPress Enter to close this window.").ok();

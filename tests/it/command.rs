@@ -92,8 +92,8 @@ download(Range='bytes=366-'); download(**{'If-Modified-Since': 'Fri, 01 Jan 2100
 #[test]
 fn a_client_that_does_something_wrong_is_exit_3_with_each_reason() {
     let all = "tasks(); download(); report()";
-    let raw = "report: the report is not sent as multipart/form-data (expected: Content-Type: multipart/form-data; \
-        boundary=...)";
+    let raw = "report: the report is not sent as multipart/form-data (expected: the file as a form field, with the \
+        Content-Type left to the HTTP library: requests.post(url, files={\"file\": open(\"report.zip\", \"rb\")}))";
     let no_task = "report: there is no task with the id 7 (expected: id=N, with the id of a task in tasks.json: 1, 2)";
     for (lines, reasons) in [
         (
@@ -109,7 +109,10 @@ fn a_client_that_does_something_wrong_is_exit_3_with_each_reason() {
         ),
         (
             format!("{all}; ask('/tasks', b'')"),
-            vec!["wrong method, POST /xyz/api/cleaner/tasks: \"POST\" is not allowed here, GET, HEAD, OPTIONS are"],
+            vec![
+                "wrong method, POST /xyz/api/cleaner/tasks: POST is not allowed here; allowed are GET, HEAD, OPTIONS; \
+                a report goes by POST to /xyz/api/cleaner/tasks/report",
+            ],
         ),
         (format!("{all}; sys.exit(7)"), vec!["the client ended with exit code 7"]),
     ] {

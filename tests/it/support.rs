@@ -141,14 +141,19 @@ impl Server {
         taken.unwrap_or_else(|| panic!("no such line in:\n{}", self.process.stdout.text()))
     }
 
-    /// The console's line about the first request with this method and target.
+    /// What the console says about the first request with this method and target.
     #[track_caller]
     pub fn wait_for_request(&self, method: &str, target: &str) -> LoggedRequest {
-        let line = self.wait_for_line(|line| {
-            let mut fields = line.split("  ").skip(1);
-            fields.next() == Some(method) && fields.next() == Some(target)
+        let is_wanted = |line: &String| columns(line).get(2..4) == Some(&[method, target]);
+        let logged = self.process.stdout.wait_for(LIMIT, |captured| {
+            let at = captured.lines.iter().position(is_wanted)?;
+            let logged = LoggedRequest::parse(&captured.lines[at]);
+            let sentence = captured.lines.get(at + 1).and_then(|line| line.strip_prefix("    error: "));
+            // The line below comes with it.
+            (logged.status < 400 || sentence.is_some())
+                .then(|| LoggedRequest { sentence: sentence.map(str::to_owned), ..logged })
         });
-        LoggedRequest::parse(&line)
+        logged.unwrap_or_else(|| panic!("no such line in:\n{}", self.process.stdout.text()))
     }
 
     /// What the console says about the first connection that came to no request.
@@ -168,15 +173,26 @@ impl Server {
     /// The event at this place in the journal, which is there or comes soon.
     #[track_caller]
     pub fn wait_for_event(&self, index: usize) -> Value {
+        self.wait_for_journal(|journal| journal.get(index).cloned())
+    }
+
+    /// The first such event.
+    #[track_caller]
+    pub fn wait_for_event_where(&self, is_wanted: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_journal(|journal| journal.iter().find(|event| is_wanted(event)).cloned())
+    }
+
+    #[track_caller]
+    fn wait_for_journal(&self, find: impl Fn(&[Value]) -> Option<Value>) -> Value {
         let deadline = Instant::now() + LIMIT;
         loop {
-            let mut journal = self.journal();
-            if index < journal.len() {
-                return journal.swap_remove(index);
+            let journal = self.journal();
+            if let Some(event) = find(&journal) {
+                return event;
             }
             // As in `Process::wait_until_ready`, the wait for a file is made of short waits for the program's end.
             let has_ended = self.process.stdout.wait_for_end(Duration::from_millis(2));
-            assert!(!has_ended && Instant::now() < deadline, "no event {index} in: {journal:#?}");
+            assert!(!has_ended && Instant::now() < deadline, "no such event in: {journal:#?}");
         }
     }
 
@@ -280,21 +296,24 @@ pub struct LoggedRequest {
 impl LoggedRequest {
     #[track_caller]
     fn parse(line: &str) -> LoggedRequest {
-        let fields: Vec<&str> = line.splitn(7, "  ").collect();
-        let [time, _, _, status, size, duration, sentence @ ..] = fields.as_slice() else {
-            panic!("too few fields in: {line}");
-        };
+        let [time, status, _, _, size, duration @ ..] = &*columns(line) else { panic!("too few columns in: {line}") };
         assert_eq!(time.len(), "14:02:09".len(), "the time in: {line}");
         assert!(size.ends_with(" bytes") || *size == "1 byte", "the size in: {line}");
-        let milliseconds = duration.strip_suffix(" ms").expect("milliseconds");
-        let milliseconds: f64 = milliseconds.replace(',', "").parse().expect("a number");
-        assert!(milliseconds >= 0.0, "the duration in: {line}");
+        for duration in duration {
+            let milliseconds = duration.strip_suffix(" ms").expect("milliseconds").replace(',', "");
+            assert!(milliseconds.parse::<u64>().is_ok_and(|number| number > 0), "the duration in: {line}");
+        }
         LoggedRequest {
             status: status.parse().expect("the status is a number"),
             size: size.to_string(),
-            sentence: sentence.first().map(ToString::to_string),
+            sentence: None,
         }
     }
+}
+
+/// The columns of a line of the console.
+pub fn columns(line: &str) -> Vec<&str> {
+    line.split("  ").map(str::trim).filter(|column| !column.is_empty()).collect()
 }
 
 /// How long it takes for each of two, the median of many times. They take turns, so that both bear the same load.

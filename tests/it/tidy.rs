@@ -45,7 +45,10 @@ fn help_lists_the_options_that_are_parsed() {
     let help = help();
     assert_eq!(options_in(&help), parsed);
     for option in &parsed {
-        assert!(help.lines().any(|line| line.trim_start().starts_with(option)), "no line for {option} in:\n{help}");
+        let is_listed = |line: &str| {
+            line.trim_start().split("  ").next().is_some_and(|names| names.split([',', ' ']).any(|name| name == option))
+        };
+        assert!(help.lines().any(|line| line.starts_with("  ") && is_listed(line)), "no line for {option} in:\n{help}");
     }
 }
 

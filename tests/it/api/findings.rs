@@ -27,7 +27,7 @@ fn without_strict_a_mistake_is_answered_as_flask_does_and_noted() {
         assert_is_flasks_answer(&response, &request, what);
         assert_eq!(event["findings"][0], sentence, "{what}");
         assert_eq!(event["error"], json!(null), "{what}");
-        server.wait_for_line(|line| line == format!("    note: {sentence}"));
+        server.wait_for_line(|line| line == format!("    finding: {sentence}"));
     }
 }
 
@@ -45,8 +45,12 @@ fn with_strict_a_mistake_is_refused_in_the_same_words() {
         assert_eq!(event["status"], status, "{what}");
         assert_eq!(event["error"], sentence, "{what}");
         assert_eq!(event["findings"][0], sentence, "{what}");
-        server
-            .wait_for_line(|line| line.ends_with(&format!("  {sentence}")) && line.contains(&format!("  {status}  ")));
+        server.wait_for_line(|line| line.contains(&format!("  {status}  ")));
+        server.wait_for_line(|line| line == format!("    finding: {sentence}"));
+        let is_received =
+            |line: &str| line.strip_prefix("      received: ").is_some_and(|told| told.contains(received));
+        server.wait_for_line(is_received);
+        server.wait_for_line(|line| line.strip_prefix("      expected: ").is_some_and(|told| told.contains(expected)));
     }
 }
 
@@ -94,7 +98,7 @@ fn every_finding_of_a_request_is_noted_and_the_first_refuses_it() {
         assert_eq!(response.status, status);
         assert_eq!(event["findings"], json!(sentences));
         for sentence in &sentences[1..] {
-            server.wait_for_line(|line| line == format!("    note: {sentence}"));
+            server.wait_for_line(|line| line == format!("    finding: {sentence}"));
         }
     }
 }
@@ -235,7 +239,7 @@ fn mistakes() -> Vec<Mistake> {
             b"",
             400,
             "the body of the report is empty; some encoders give theirs only once",
-            "multipart/form-data",
+            "the file as a form field",
             "0 bytes",
         ),
         report(
@@ -351,5 +355,5 @@ fn assert_is_flasks_answer(response: &Response, request: &[u8], what: &str) {
 }
 
 const NOT_A_FORM: &str = "the report is not sent as multipart/form-data";
-const NO_BOUNDARY: &str = "the Content-Type of the report has no boundary; leave it to the HTTP library to set it";
-const FORM_TYPE: &str = "Content-Type: multipart/form-data; boundary=...";
+const NO_BOUNDARY: &str = "the Content-Type of the report has no boundary";
+const FORM_TYPE: &str = "Content-Type left to the HTTP library: curl -F file=@report.zip URL";

@@ -178,7 +178,8 @@ fn a_body_that_ends_with_a_reset_is_on_the_console_with_how_far_it_came() {
     socket.set_linger(Some(Duration::ZERO)).expect("the socket is open");
     drop(socket);
 
-    let told = server.wait_for_line(|line| line.contains("?reset") || line.contains(&client.to_string()));
+    server.wait_for_line(|line| line.contains("?reset") || line.contains(&client.to_string()));
+    let told = server.wait_for_line(|line| line.starts_with("    error: "));
 
     // The reset may overtake the bytes, so that fewer of them are seen.
     assert!(told.contains(" of 20,000 bytes"), "{told}");

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::connection::Connection;
-use crate::support::{LIMIT, Server, TASKS, WITH_AND_WITHOUT_TLS};
+use crate::support::{LIMIT, Server, TASKS, WITH_AND_WITHOUT_TLS, columns};
 
 pub type Row<'a> = (&'a str, String, u16, &'a [&'a str]);
 
@@ -55,16 +55,14 @@ pub fn next_client(server: &Server) -> Vec<String> {
     static CLIENTS: AtomicUsize = AtomicUsize::new(1);
     let target = format!("{TASKS}?client={}", CLIENTS.fetch_add(1, Ordering::Relaxed));
     assert_eq!(server.get(&target).status, 200, "the next client");
-    let line_end = format!("  {target}  200  128 bytes");
-    server.take_lines_through(|line| line.contains(&line_end))
+    server.take_lines_through(|line| columns(line).get(1..4) == Some(&["200", "GET", &target]))
 }
 
-/// What the console says about the connection of this client.
+/// What is told about the connection of this client; the console does not say the same again and again.
 #[track_caller]
 pub fn wait_for_word_about(server: &Server, client: SocketAddr) -> String {
-    let prefix = format!("  {client}  ");
-    let line = server.wait_for_line(|line| line.contains(&prefix));
-    line.split(&prefix).nth(1).unwrap_or_default().to_owned()
+    let told = server.wait_for_event_where(|event| event["client"] == client.to_string());
+    told["error"].as_str().or(told["note"].as_str()).expect("a sentence").to_owned()
 }
 
 pub fn open(server: &Server) -> TcpStream {

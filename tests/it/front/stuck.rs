@@ -93,6 +93,9 @@ fn among_many_clients_those_who_do_not_get_on_give_their_place_to_others() {
         ("a stalled download", stalled_download),
     ] {
         let server = Server::start(&["--http", "--timeout", "300", "--data", text(folder.path())]);
+        let started = Instant::now();
+        (0..10).for_each(|_| assert_serves(&mut server.connect()));
+        let usual = started.elapsed() / 10;
         let mut stuck: Vec<Connection> = (0..512).map(|_| connect(&server)).collect();
         let _more: Vec<Connection> = (0..388).map(|_| Connection::plain(server.address())).collect();
 
@@ -110,7 +113,8 @@ fn among_many_clients_those_who_do_not_get_on_give_their_place_to_others() {
             client.join().expect("an answer")
         });
 
-        assert!(waited < Duration::from_secs(3), "{what}: {waited:?}");
+        // A busy machine takes longer for everything.
+        assert!(waited < Duration::from_secs(3) + 100 * usual, "{what}: {waited:?}, and usually {usual:?}");
     }
 }
 
@@ -255,7 +259,7 @@ fn assert_serves(connection: &mut Connection) {
 
 fn upload_of_20_mb_succeeds(server: &Server) {
     assert_eq!(server.post(REPORT, MULTIPART, &form(&vec![b'x'; 20_000_000])).status, 200);
-    server.wait_for_line(|line| line.contains("\"report.zip\"") && line.contains("  20,000,000 bytes  "));
+    server.wait_for_line(|line| line.contains("\"report.zip\"") && line.contains(", 20,000,000 bytes, "));
 }
 
 /// Sends a byte of a body every second, until it is dropped.

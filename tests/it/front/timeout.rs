@@ -94,11 +94,12 @@ fn a_download_whose_client_stops_reading_ends_after_the_timeout() {
         // Two silent clients, one after the other, are the clock: each is closed after the timeout.
         read_to_the_end(&mut open(&server));
         let mut silent = open(&server);
-        let second = format!("  {}  ", silent.local_addr().expect("an address"));
+        let second = silent.local_addr().expect("an address");
         read_to_the_end(&mut silent);
 
-        let console = server.take_lines_through(|line| line.contains(&second));
-        let told = console.iter().find(|line| line.contains(DOWNLOAD)).expect("a line before two timeouts are over");
+        wait_for_word_about(&server, second);
+        let download = server.journal().into_iter().find(|event| event["target"] == DOWNLOAD);
+        let told = download.expect("an event before two timeouts are over")["error"].to_string();
         assert!(told.contains("stopped reading"), "{told}");
         assert!(told.contains(" of 200,000,000 bytes"), "{told}");
         #[cfg(target_os = "linux")]
