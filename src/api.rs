@@ -69,7 +69,11 @@ impl Api {
 
     /// The reply of the handler, or the refusal of the first finding.
     fn answer(&self, request: &mut Request) -> Reply {
-        let reply = self.route(request).unwrap_or_else(|sentence| Reply::error(500, sentence));
+        let reply = self.route(request).unwrap_or_else(|sentence| {
+            let mut reply = Reply::error(500, sentence);
+            reply.notes.advice = Some("mend the data folder; the next request sees it".to_owned());
+            reply
+        });
         match reply.notes.findings.first().filter(|_| self.strict && reply.status < 400).map(Reply::refusal) {
             Some(refusal) => Reply { notes: Notes { error: refusal.notes.error, ..reply.notes }, ..refusal },
             None => reply,

@@ -222,7 +222,10 @@ fn parse(bytes: &[u8]) -> Result<Value, String> {
         let (line, column, text) = (error.line(), error.column(), error.to_string());
         let known = MISTAKES.iter().find(|(begin, _)| text.starts_with(begin));
         let what = known.map_or_else(|| text.split(" at line ").next().unwrap_or_default(), |(_, what)| what);
-        format!("line {line}, column {column}: {what}")
+        match column {
+            0 => format!("the end of line {}: {what}", line - 1),
+            column => format!("line {line}, column {column}: {what}"),
+        }
     })
 }
 
@@ -312,3 +315,34 @@ const MISTAKES: [(&str, &str); 8] = [
 /// While a file is open, or from before the last change: `#tasks.json#` begins as well.
 const LEFT_BY_EDITORS: [&str; 4] = ["~", "#", ".swp", ".tmp"];
 const LEFT_BY_SYSTEMS: [&str; 2] = ["Thumbs.db", "desktop.ini"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_json_is_said_in_plain_words() {
+        for (json, what) in [
+            ("", "the file ends before there is a value in it"),
+            (" \n", "the file ends before there is a value in it"),
+            ("{\n\"a\": [1,\n", "the file ends before the list that begins in line 2 is closed"),
+            ("{\n\"a\": \"}]\\\"\"\n", "the file ends before the object that begins in line 1 is closed"),
+            ("[\n\n\"a", "the file ends before the text that begins in line 3 is closed"),
+            ("{\"a\": 1\n\"b\": 2}", "line 2, column 1: a comma or the closing } is missing before this place"),
+            ("[1 2]", "line 1, column 4: a comma or the closing ] is missing before this place"),
+            ("{\"a\" 1}", "line 1, column 6: a colon is missing before this place"),
+            ("{\"a\": b}", "line 1, column 7: no value begins like this; a text stands in double quotes"),
+            ("{a: 1}", "line 1, column 2: a name in double quotes belongs here"),
+            ("[1,]", "line 1, column 4: the comma before this place is one too many"),
+            ("[1] 2", "line 1, column 5: the value ends before this place, and something follows"),
+            (
+                "[\"a\nb\"]",
+                "the end of line 1: a text does not end in the line in which it begins; \\n in a text is a new line",
+            ),
+            ("[1e999]", "line 1, column 6: number out of range"),
+        ] {
+            assert_eq!(parse(json.as_bytes()).expect_err("no JSON"), what, "{json:?}");
+        }
+        assert!(parse(b"[\"\\\\\"]").is_ok());
+    }
+}

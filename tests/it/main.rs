@@ -50,4 +50,5 @@ mod journal {
     mod checklist;
     mod console;
     mod record;
+    mod words;
 }
