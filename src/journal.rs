@@ -5,7 +5,7 @@ pub mod checklist;
 pub mod console;
 pub mod record;
 
-use crate::message::{Ended, Exchange, Part, Request, json_object};
+use crate::message::{Ended, Exchange, Fault, Part, Request, json_object};
 use crate::text::{counted, in_bytes, quoted, quoted_whole, shown, to_text};
 use checklist::Checklist;
 use console::Console;
@@ -35,8 +35,9 @@ struct Book {
 }
 
 impl Journal {
-    pub fn open(console: Console, time_zone: UtcOffset, file: Option<Lines>) -> Journal {
-        let book = Mutex::new(Book { file, lost: 0, all_lost: 0, checklist: Checklist::default(), has_ended: false });
+    pub fn open(console: Console, time_zone: UtcOffset, file: Option<Lines>, fault: Option<Fault>) -> Journal {
+        let checklist = Checklist::new(fault);
+        let book = Mutex::new(Book { file, lost: 0, all_lost: 0, checklist, has_ended: false });
         Journal { console, time_zone, book }
     }
 
@@ -64,6 +65,8 @@ impl Journal {
         if book.has_ended {
             return;
         }
+        let on_purpose = book.checklist.refusal(sentence);
+        let (sentence, is_mistake) = on_purpose.as_deref().map_or((sentence, is_mistake), |told| (told, false));
         if is_mistake {
             book.checklist.count_connection(sentence);
         }
@@ -99,7 +102,7 @@ impl Journal {
         if book.all_lost > 0 {
             self.console.print(&format!("  journal.jsonl lacks {}: see above", counted(book.all_lost, "event")));
         }
-        self.console.print(&book.checklist.verdict(&reasons, ended.is_some()));
+        self.console.print(&book.checklist.verdict(&reasons, ended));
         book.has_ended = true;
         reasons.is_empty()
     }
@@ -156,6 +159,9 @@ fn request_lines(exchange: &Exchange) -> String {
     };
     let milliseconds = exchange.duration.as_secs_f64() * 1000.0;
     let mut text = format!("  {asked}  {status}  {}  {milliseconds:.1} ms", in_bytes(exchange.bytes_out));
+    if let Some(fault) = exchange.fault {
+        text.push_str(&format!("  fault {}, on purpose", fault.name()));
+    }
     for sentence in notes.error.iter().chain(undelivered) {
         text.push_str(&format!("  {sentence}"));
     }
@@ -203,6 +209,7 @@ fn request_members(exchange: &Exchange) -> Vec<(&'static str, Value)> {
         ("parts", notes.parts.iter().map(part_object).collect()),
         ("findings", notes.findings.iter().map(|finding| json!(finding.sentence)).collect()),
         ("error", json!(notes.error.as_ref().or(undelivered.as_ref()))),
+        ("fault", json!(exchange.fault.map(Fault::name))),
     ]
 }
 
