@@ -5,6 +5,7 @@
 mod answer;
 mod body;
 pub mod certificate;
+mod fault;
 mod http1;
 pub mod listen;
 mod socket;
@@ -12,7 +13,7 @@ pub mod tls;
 
 use crate::bridge::Bridge;
 use crate::journal::Journal;
-use crate::message::{Exchange, Reply, Request};
+use crate::message::{Exchange, Fault, Reply, Request};
 use crate::text::{Failure, quoted};
 use answer::{After, Sent, send};
 use http1::{Framing, Refusal};
@@ -36,6 +37,7 @@ pub struct Front {
     pub timeout: Duration,
     pub max_upload_bytes: u64,
     pub strict: bool,
+    pub fault: Option<Fault>,
     pub bridge: &'static Bridge,
     pub journal: Journal,
     pub traffic: Traffic,
@@ -47,6 +49,7 @@ pub struct Traffic {
     connections: Arc<()>,
     requests: Arc<()>,
     seen_requests: AtomicU64,
+    turns: fault::Turns,
     is_stopping: AtomicBool,
 }
 
@@ -222,7 +225,12 @@ impl Front {
             _ => After::Close,
         };
         let is_head = request.as_ref().is_some_and(|request| request.method == "HEAD");
-        let Sent { body_bytes, trouble } = send(input.get_mut(), &mut reply, is_head, after);
+        let whole = request.as_ref().filter(|_| is_whole);
+        let fault = self.fault.filter(|fault| fault::met(*fault, &self.traffic.turns, whole));
+        let Sent { body_bytes, trouble } = match fault.filter(|_| !is_head) {
+            Some(fault) => fault::send_with(fault, input.get_mut(), &mut reply, after, self.timeout),
+            None => send(input.get_mut(), &mut reply, is_head, after),
+        };
         let exchange = Exchange {
             client,
             number,
@@ -231,6 +239,7 @@ impl Front {
             bytes_out: body_bytes,
             duration: started.elapsed(),
             undelivered: trouble,
+            fault,
             notes: reply.notes,
         };
         (exchange, after)

@@ -5,7 +5,7 @@ pub mod checklist;
 pub mod console;
 pub mod record;
 
-use crate::message::{Ended, Exchange, Finding, Part, Request, json_object};
+use crate::message::{Ended, Exchange, Fault, Finding, Part, Request, json_object};
 use crate::text::{counted, grouped, in_bytes, quoted, quoted_whole, shown, to_text};
 use checklist::Checklist;
 use console::{Colour, Console};
@@ -45,8 +45,8 @@ struct Told {
 }
 
 impl Journal {
-    pub fn open(console: Console, time_zone: UtcOffset, file: Option<Lines>) -> Journal {
-        let checklist = Checklist::default();
+    pub fn open(console: Console, time_zone: UtcOffset, file: Option<Lines>, fault: Option<Fault>) -> Journal {
+        let checklist = Checklist::new(fault);
         let book = Book { file, lost: 0, all_lost: 0, checklist, last_told: None, has_ended: false };
         Journal { console, time_zone, book: Mutex::new(book) }
     }
@@ -75,6 +75,8 @@ impl Journal {
         if book.has_ended {
             return;
         }
+        let on_purpose = book.checklist.refusal(sentence);
+        let (sentence, is_mistake) = on_purpose.as_deref().map_or((sentence, is_mistake), |told| (told, false));
         if is_mistake {
             book.checklist.count_connection(sentence);
         }
@@ -111,7 +113,7 @@ impl Journal {
         if book.all_lost > 0 {
             self.console.print(&format!("  journal.jsonl lacks {}: see above", counted(book.all_lost, "event")));
         }
-        self.console.print(&book.checklist.verdict(&reasons, ended.is_some()));
+        self.console.print(&book.checklist.verdict(&reasons, ended));
         book.has_ended = true;
         reasons.is_empty()
     }
@@ -182,6 +184,7 @@ impl Journal {
             self.console.painted(Colour::Dim, &size),
         );
         let mut lines = vec![format!("{time}  {status}  {method:<4}  {target:<TARGET_COLUMNS$}  {size}")];
+        lines.extend(exchange.fault.map(|fault| format!("fault {}, on purpose", fault.name())));
         let is_new = |sentence: &&String| notes.findings.iter().all(|finding| finding.sentence != **sentence);
         let errors = notes.error.iter().filter(is_new).chain(undelivered);
         lines.extend(errors.map(|sentence| format!("error: {sentence}")));
@@ -256,6 +259,7 @@ fn request_members(exchange: &Exchange) -> Vec<(&'static str, Value)> {
         ("parts", notes.parts.iter().map(part_object).collect()),
         ("findings", notes.findings.iter().map(|finding| json!(finding.sentence)).collect()),
         ("error", json!(notes.error.as_ref().or(undelivered.as_ref()))),
+        ("fault", json!(exchange.fault.map(Fault::name))),
     ]
 }
 

@@ -36,8 +36,8 @@
 //! # Where to read on
 //!
 //! `run` below, `api` with `tasks`, `download` and `report`, then the rest of the listing: a room is one file and the
-//! folder of its name. `command` runs a client. Imports run one way, from `main` and `options` over `front` and `api` to
-//! `bridge`, `command`, `journal`, `message`, `stop` and `text`.
+//! folder of its name. `command` runs a client, `rounds` the whole program again for each fault. Imports run one way,
+//! from `main` and `options` over `front` and `api` to `bridge`, `command`, `journal`, `message`, `stop` and `text`.
 
 mod api;
 mod bridge;
@@ -46,6 +46,7 @@ mod front;
 mod journal;
 mod message;
 mod options;
+mod rounds;
 mod stop;
 mod text;
 
@@ -56,7 +57,7 @@ use front::{Front, Traffic, certificate, listen};
 use journal::Journal;
 use journal::console::{self, Console};
 use journal::record::Record;
-use message::Ended;
+use message::{Ended, Fault};
 use options::{Action, HELP, Options, Security};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -93,6 +94,10 @@ fn main() -> ExitCode {
             cannot_start = if options.command.is_empty() { 1 } else { 125 };
             run(options)
         }
+        Ok(Action::ServeEach(options, given)) => {
+            cannot_start = 125;
+            rounds::run(&given, &options.command, options.record.as_deref())
+        }
     };
     done.unwrap_or_else(|failure| {
         console::print_failure(&failure);
@@ -121,7 +126,7 @@ fn run(options: Options) -> Result<u8, Failure> {
     let listeners = listen::listen(options.host.as_deref(), options.port)?;
     let addresses = addresses(&listeners)?;
     let url = url(trust.tls.is_some(), options.host.as_deref(), addresses[0].port());
-    let banner = banner(&url, &addresses, &data, &trust.about)?;
+    let banner = banner(&url, &addresses, &data, &trust.about, options.fault)?;
 
     let bridge = Bridge::open().map_err(|error| {
         let advice = "allow it connections to 127.0.0.1, and more open files";
@@ -135,8 +140,9 @@ fn run(options: Options) -> Result<u8, Failure> {
         timeout: options.timeout,
         max_upload_bytes: options.max_upload_bytes,
         strict: options.strict,
+        fault: options.fault,
         bridge,
-        journal: Journal::open(Console::open(has_command)?, time_zone, journal_file),
+        journal: Journal::open(Console::open(has_command)?, time_zone, journal_file, options.fault),
         traffic: Traffic::default(),
     }));
     let api = Api { data, strict: options.strict, reports: kept.map(Record::reports), url: url.clone() };
@@ -211,7 +217,7 @@ impl Trust {
             }
             Security::Made { names } => {
                 let names = certificate::names(options.host.as_ref().into_iter().chain(names));
-                let (config, ca_pem) = certificate::make(&names)?;
+                let (config, ca_pem) = certificate::make(&names, options.fault)?;
                 let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
                 let (how, advice) = match ca_path.as_ref().map(|path| path.display()) {
                     Some(path) if options.command.is_empty() => {
@@ -252,7 +258,13 @@ fn url(has_tls: bool, host: Option<&str>, port: u16) -> String {
     format!("{scheme}://{host}:{port}")
 }
 
-fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str) -> Result<String, Failure> {
+fn banner(
+    url: &str,
+    addresses: &[SocketAddr],
+    data: &Data,
+    certificate: &str,
+    fault: Option<Fault>,
+) -> Result<String, Failure> {
     let data = data.describe().map_err(|what| Failure::new(what, "mend the data folder"))?.join("\n             ");
     let listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut banner = format!(
@@ -269,6 +281,10 @@ fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str) -
     if addresses.iter().any(|address| !address.ip().is_loopback()) {
         banner.push_str("Warning      other machines can reach this server, and it asks nobody who they are;\n");
         banner.push_str("             --name NAME makes the certificate good for what they call this machine\n");
+    }
+    if let Some(fault) = fault {
+        let whom = if fault.is_of_certificate() { "every client" } else { "every other request of each step" };
+        banner.push_str(&format!("Fault        {}: {whom} gets {}, on purpose\n", fault.name(), fault.what()));
     }
     banner.push_str("Stop         Ctrl+C\n");
     Ok(banner)

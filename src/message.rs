@@ -87,6 +87,51 @@ pub enum Step {
     Report,
 }
 
+/// Trouble on purpose (--fault).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    Unavailable,
+    Reset,
+    Cut,
+    Slow,
+    Hang,
+    Expired,
+    WrongHost,
+    UntrustedRoot,
+}
+
+impl Fault {
+    /// Each with its name, and what a client gets.
+    pub const ALL: [(Fault, &str, &str); 8] = [
+        (Fault::Unavailable, "unavailable", "503 with Retry-After"),
+        (Fault::Reset, "reset", "a reset of the connection"),
+        (Fault::Cut, "cut", "half an answer"),
+        (Fault::Slow, "slow", "a slow answer"),
+        (Fault::Hang, "hang", "no answer"),
+        (Fault::Expired, "expired", "an expired certificate"),
+        (Fault::WrongHost, "wrong-host", "a certificate for another name"),
+        (Fault::UntrustedRoot, "untrusted-root", "a certificate signed by another CA"),
+    ];
+
+    pub fn name(self) -> &'static str {
+        Fault::ALL[self as usize].1
+    }
+
+    /// What a client gets.
+    pub fn what(self) -> &'static str {
+        Fault::ALL[self as usize].2
+    }
+
+    pub fn is_of_certificate(self) -> bool {
+        matches!(self, Fault::Expired | Fault::WrongHost | Fault::UntrustedRoot)
+    }
+
+    /// Whether an answer that meets it is of no use.
+    pub fn is_failure(self) -> bool {
+        !self.is_of_certificate() && self != Fault::Slow
+    }
+}
+
 pub const BASE: &str = "/xyz/api/cleaner";
 pub const TASKS: &str = "/xyz/api/cleaner/tasks";
 pub const DOWNLOAD: &str = "/xyz/api/cleaner/tasks/download";
@@ -227,6 +272,8 @@ pub struct Exchange {
     pub duration: Duration,
     /// Why the client did not get all of the answer, if so.
     pub undelivered: Option<String>,
+    /// That which its answer met.
+    pub fault: Option<Fault>,
     pub notes: Notes,
 }
 

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, what each value must be, and --help.
 
+use crate::message::Fault;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub struct Options {
     pub timeout: Duration,
     pub max_upload_bytes: u64,
     pub exit_on_stdin_close: bool,
+    pub fault: Option<Fault>,
     /// A client to run, and its arguments; empty without one.
     pub command: Vec<OsString>,
 }
@@ -35,19 +37,9 @@ pub enum Security {
     },
 }
 
-/// What the command line asks for.
-#[derive(Debug)]
-pub enum Action {
-    Serve(Options),
-    WriteData(PathBuf),
-    Help,
-    Version,
-}
-
-impl Action {
-    /// The error is one sentence.
-    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, String> {
-        let mut options = Options {
+impl Default for Options {
+    fn default() -> Options {
+        Options {
             port: 5000,
             host: None,
             security: Security::Http,
@@ -57,12 +49,32 @@ impl Action {
             timeout: Duration::from_secs(30),
             max_upload_bytes: 1 << 30,
             exit_on_stdin_close: false,
+            fault: None,
             command: Vec::new(),
-        };
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Action {
+    Serve(Options),
+    /// With all faults, one after the other: the options as they are given.
+    ServeEach(Options, Vec<OsString>),
+    WriteData(PathBuf),
+    Help,
+    Version,
+}
+
+impl Action {
+    /// The error is one sentence.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, String> {
+        let mut options = Options::default();
         let (mut http, mut certificate, mut key, mut names, mut written) = (false, None, None, Vec::new(), None);
+        let mut fault = "none".to_owned();
         let mut arguments: Vec<OsString> = arguments.into_iter().collect();
         options.command = split_off_command(&mut arguments)?;
-        let mut parser = lexopt::Parser::from_args(arguments);
+        let mut parser = lexopt::Parser::from_args(arguments.clone());
         while let Some(argument) = parser.next().map_err(sentence)? {
             use lexopt::Arg::{Long, Short, Value};
             match argument {
@@ -81,6 +93,7 @@ impl Action {
                 }
                 Long("max-upload") => options.max_upload_bytes = size(&text(&mut parser, "--max-upload")?)?,
                 Long("exit-on-stdin-close") => options.exit_on_stdin_close = true,
+                Long("fault") => fault = text(&mut parser, "--fault")?,
                 Long("help") | Short('h') => return Ok(Action::Help),
                 Long("version") | Short('V') => return Ok(Action::Version),
                 Long(name) => return Err(unknown(&format!("--{name}"))),
@@ -91,11 +104,17 @@ impl Action {
             }
         }
         options.security = security(http, certificate, key, names)?;
+        let faults = faults(&fault, &options)?;
         if !options.command.is_empty() && (options.exit_on_stdin_close || written.is_some()) {
             let option = if written.is_some() { "--write-data" } else { "--exit-on-stdin-close" };
             return Err(format!("{option} goes with no command: leave it out, or -- and what is behind it"));
         }
-        Ok(written.map_or(Action::Serve(options), Action::WriteData))
+        options.fault = faults.first().copied();
+        Ok(match written {
+            Some(folder) => Action::WriteData(folder),
+            None if faults.len() > 1 => Action::ServeEach(options, arguments),
+            None => Action::Serve(options),
+        })
     }
 }
 
@@ -128,6 +147,22 @@ fn security(
     };
     let both = "give both: --cert is the certificate, --key its private key; with --http neither makes sense";
     Err(format!("{mistake}\n{both}"))
+}
+
+/// One, all, or with "none" none.
+fn faults(name: &str, options: &Options) -> Result<Vec<Fault>, String> {
+    let named = Fault::ALL.iter().filter(|(_, own, _)| [own, "all"].contains(&name));
+    let faults: Vec<Fault> = named.map(|(fault, ..)| *fault).collect();
+    let is_made = matches!(options.security, Security::Made { .. });
+    if faults.is_empty() && name != "none" {
+        let names = Fault::ALL.map(|(_, name, _)| name).join(", ");
+        return Err(format!("there is no fault {name:?}\n--fault takes one of {names}, or none, or all"));
+    } else if faults.len() > 1 && options.command.is_empty() {
+        return Err("--fault all needs a client to run, such as --fault all -- python client.py".to_owned());
+    } else if !is_made && faults.iter().any(|fault| fault.is_of_certificate()) {
+        return Err(format!("--fault {name} makes the certificate, and goes with neither --http nor --cert"));
+    }
+    Ok(faults)
 }
 
 /// What a certificate can be for.
@@ -213,6 +248,8 @@ address in the environment variable CLEANER_URL, and trusts the certificate by w
   --http                 speak plain HTTP instead of HTTPS
   --cert FILE            use this certificate chain (PEM) instead of one made for the run
   --key FILE             the private key (PEM) of --cert
+  --fault NAME           make trouble on purpose, as a client is to bear it: unavailable, reset, cut, slow,
+                         hang, expired, wrong-host, untrusted-root, none, or with a command all
   --name NAME            one more name or address that the certificate made for the run is for
   --data DIR             serve the files of this folder
   --write-data DIR       write the built-in files into this folder, to be changed and served, and end

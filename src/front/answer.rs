@@ -4,7 +4,8 @@
 use crate::message::{Body, Reply};
 use crate::text::grouped;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 /// What became of an answer.
 pub struct Sent {
@@ -26,16 +27,21 @@ pub enum After {
 
 /// `omits_body`: it is the answer to HEAD.
 pub fn send(stream: &mut impl Write, reply: &mut Reply, omits_body: bool, after: After) -> Sent {
+    let end = if omits_body { 0 } else { reply.body.length_bytes() };
+    send_in_pieces(stream, reply, after, &[end])
+}
+
+/// The head promises all; the body goes out up to each of these bytes, with a pause before the next.
+pub fn send_in_pieces(stream: &mut impl Write, reply: &mut Reply, after: After, ends: &[u64]) -> Sent {
     let length = reply.body.length_bytes();
     let mut buffer = head_bytes(reply, after);
     let mut body_bytes = 0;
     let outcome = match &mut reply.body {
-        _ if omits_body => stream.write_all(&buffer).map_err(Trouble::Client),
-        Body::Bytes(bytes) => copy(&mut bytes.as_slice(), length, &mut buffer, stream, &mut body_bytes),
+        Body::Bytes(bytes) => copy(&mut bytes.as_slice(), ends, &mut buffer, stream, &mut body_bytes),
         Body::File { file, start_byte, .. } => file
             .seek(SeekFrom::Start(*start_byte))
             .map_err(Trouble::File)
-            .and_then(|_| copy(file, length, &mut buffer, stream, &mut body_bytes)),
+            .and_then(|_| copy(file, ends, &mut buffer, stream, &mut body_bytes)),
     };
     let trouble = outcome.err().map(|trouble| {
         let progress = format!("after {} of {} bytes", grouped(body_bytes), grouped(length));
@@ -59,29 +65,33 @@ enum Trouble {
     File(io::Error),
 }
 
-/// Sends what is in the buffer, and so many bytes of the body behind it.
+/// Sends what is in the buffer, and the body behind it up to each of the ends.
 fn copy(
     body: &mut impl Read,
-    length: u64,
+    ends: &[u64],
     buffer: &mut Vec<u8>,
     stream: &mut impl Write,
     sent: &mut u64,
 ) -> Result<(), Trouble> {
-    loop {
-        let before = buffer.len();
-        let wanted = (length - *sent).min(PIECE_BYTES) as usize;
-        buffer.resize(before + wanted, 0);
-        let count = body.read(&mut buffer[before..]).map_err(Trouble::File)?;
-        stream.write_all(&buffer[..before + count]).map_err(Trouble::Client)?;
-        *sent += count as u64;
-        if *sent == length {
-            return Ok(());
+    for (index, end) in ends.iter().enumerate() {
+        thread::sleep(if index == 0 { Duration::ZERO } else { PAUSE });
+        loop {
+            let before = buffer.len();
+            let wanted = (end - *sent).min(PIECE_BYTES) as usize;
+            buffer.resize(before + wanted, 0);
+            let count = body.read(&mut buffer[before..]).map_err(Trouble::File)?;
+            stream.write_all(&buffer[..before + count]).map_err(Trouble::Client)?;
+            *sent += count as u64;
+            buffer.clear();
+            if sent == end {
+                break;
+            }
+            if count == 0 {
+                return Err(Trouble::File(ErrorKind::UnexpectedEof.into()));
+            }
         }
-        if count == 0 {
-            return Err(Trouble::File(ErrorKind::UnexpectedEof.into()));
-        }
-        buffer.clear();
     }
+    Ok(())
 }
 
 fn head_bytes(reply: &Reply, after: After) -> Vec<u8> {
@@ -105,4 +115,5 @@ fn head_bytes(reply: &Reply, after: After) -> Vec<u8> {
 }
 
 const PIECE_BYTES: u64 = 32 * 1024;
+const PAUSE: Duration = Duration::from_millis(500);
 const SERVER: &str = concat!("cleaner-test-server/", env!("CARGO_PKG_VERSION"));

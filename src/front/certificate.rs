@@ -1,6 +1,7 @@
 //! The certificate: made for this run by a certification authority (CA) that is forgotten at once, or the user's own.
 //! Makes the configuration of rustls from it. Knows no sockets.
 
+use crate::message::Fault;
 use crate::text::Failure;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -17,10 +18,9 @@ use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 
 /// A certificate for this run, and the CA to trust for it, as PEM. The CA's key is gone when this returns: nobody can
-/// make another certificate that those who trust the CA would accept.
-pub fn make(names: &[String]) -> Result<(Arc<ServerConfig>, String), Failure> {
-    let made = make_pair(names).map_err(|error| error.to_string());
-    let (chain, key, ca_pem) = made.map_err(|error| {
+/// make another certificate that those who trust the CA would accept. `fault`: what is to be wrong with it.
+pub fn make(names: &[String], fault: Option<Fault>) -> Result<(Arc<ServerConfig>, String), Failure> {
+    let (chain, key, ca_pem) = make_pair(names, fault).map_err(|error| {
         Failure::new(format!("cannot make a certificate: {error}"), "give one with --cert and --key, or use --http")
     })?;
     let config = configure(chain, key).map_err(|error| {
@@ -109,7 +109,7 @@ type Made = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, String);
 
 /// Passes the strictest verifiers, e.g. OpenSSL with X509_STRICT: key usages, key identifiers and a serial number are
 /// there (RFC 5280, 4.2.1), names are in the subject alternative names, and the leaf is valid for less than 398 days.
-fn make_pair(names: &[String]) -> Result<Made, rcgen::Error> {
+fn make_pair(names: &[String], fault: Option<Fault>) -> Result<Made, rcgen::Error> {
     let now = OffsetDateTime::now_utc();
     // A client on a machine whose clock is slow must not be told "not yet valid".
     let (not_before, not_after) = (now - Duration::days(1), now + Duration::days(396));
@@ -122,15 +122,21 @@ fn make_pair(names: &[String]) -> Result<Made, rcgen::Error> {
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     (authority.not_before, authority.not_after) = (not_before, not_after);
     let authority_key = KeyPair::generate()?;
-    let authority_certificate = authority.self_signed(&authority_key)?;
+    let other_key = (fault == Some(Fault::UntrustedRoot)).then(KeyPair::generate).transpose()?;
+    let authority_certificate = authority.self_signed(other_key.as_ref().unwrap_or(&authority_key))?;
 
+    let other = ["other.invalid".to_owned()];
+    let names = if fault == Some(Fault::WrongHost) { &other } else { names };
     let mut leaf = CertificateParams::new(names)?;
-    leaf.distinguished_name.push(DnType::CommonName, "localhost");
+    leaf.distinguished_name.push(DnType::CommonName, names[0].as_str());
     leaf.is_ca = IsCa::ExplicitNoCa;
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     leaf.use_authority_key_identifier_extension = true;
-    (leaf.not_before, leaf.not_after) = (not_before, not_after);
+    (leaf.not_before, leaf.not_after) = match fault {
+        Some(Fault::Expired) => (now - Duration::days(30), now - Duration::days(1)),
+        _ => (not_before, not_after),
+    };
     let leaf_key = KeyPair::generate()?;
     let leaf_certificate = leaf.signed_by(&leaf_key, &Issuer::new(authority, authority_key))?;
 

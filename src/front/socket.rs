@@ -1,5 +1,6 @@
 //! A client's socket, blocking and limited in time: how long the client may keep it waiting, and how that is measured.
 
+use socket2::SockRef;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -91,6 +92,12 @@ impl Socket {
         }
     }
 
+    /// Has the connection end with a reset, and without what is still on its way.
+    pub fn reset_at_end(&self) {
+        // Where this fails, it ends without one.
+        SockRef::from(self.stream.get_ref()).set_linger(Some(Duration::ZERO)).ok();
+    }
+
     /// Ends the connection so that the client can read the last answer even while it is still sending: what it sends
     /// is read and dropped, for as long as it keeps coming and patience lasts. Closing a socket that has unread bytes
     /// would destroy what is on its way to the client (RFC 9112, 9.6). Returns how the client has ended it.
@@ -163,7 +170,7 @@ fn ease(waited: &mut Duration, byte_count: usize) {
 }
 
 /// The end of a turn, which is WouldBlock on Unix and TimedOut on Windows, or of a stop of this program.
-fn is_passing(error: &io::Error) -> bool {
+pub fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 

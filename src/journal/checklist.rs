@@ -1,13 +1,17 @@
 //! What the client has done: which of the three steps, how often and how well, what went wrong beside them, and whether
 //! it is ready for a strict server. The server's own failures are counted apart.
 
-use crate::message::{Ended, Exchange, Finding, Request, Step};
+use crate::message::{Ended, Exchange, Fault, Finding, Request, Step};
 use crate::text::{counted, grouped, in_bytes, shown};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub struct Checklist {
+    /// Of this run.
+    fault: Option<Fault>,
+    /// Whether that has happened to the client: an answer failed, or it refused the certificate.
+    has_met_fault: bool,
     /// In the order of `STEPS`.
     tallies: [Tally; 3],
     /// By entity tag: what has gone out of one state of a file.
@@ -37,10 +41,20 @@ struct Mistake {
 }
 
 impl Checklist {
+    pub fn new(fault: Option<Fault>) -> Checklist {
+        Checklist { fault, ..Checklist::default() }
+    }
+
     pub fn count(&mut self, exchange: &Exchange) {
         let Exchange { request, status, undelivered, notes, .. } = exchange;
+        let is_on_purpose = exchange.fault.is_some_and(Fault::is_failure);
         self.has_begun = true;
-        self.server_failures += u64::from(is_own_failure(*status));
+        self.has_met_fault |= is_on_purpose;
+        if let Some(fault) = exchange.fault.filter(|fault| fault.is_of_certificate()) {
+            let reason = format!("the client accepted {}: switch its verification on", fault.what());
+            self.note("certificate", "accepted although it is wrong on purpose", reason);
+        }
+        self.server_failures += u64::from(is_own_failure(*status) && !is_on_purpose);
         let complaints = complaints(exchange);
         let step = request.as_ref().and_then(|request| request.step());
         let Some(index) = STEPS.iter().position(|(own, ..)| Some(*own) == step) else {
@@ -53,7 +67,7 @@ impl Checklist {
         let is_whole = step != Some(Step::Download) || self.fetch(exchange);
         let (has_findings, is_cut) = (!notes.findings.is_empty(), undelivered.is_some());
         let tally = &mut self.tallies[index];
-        let happened = [true, has_findings, is_refused(*status), *status == 206, is_cut];
+        let happened = [true, has_findings, is_refused(*status), *status == 206, is_cut && !is_on_purpose];
         tally.counts.iter_mut().zip(happened).for_each(|(count, happened)| *count += u64::from(happened));
         tally.is_done |= matches!(status, 200..=299 | 304) && is_whole && !has_findings && !is_cut;
         for complaint in complaints {
@@ -65,9 +79,16 @@ impl Checklist {
     /// A connection that came to no request. What its sentence advises is no part of the cause.
     pub fn count_connection(&mut self, sentence: &str) {
         self.has_begun = true;
-        let cause = sentence.strip_prefix("closed: ").unwrap_or(sentence);
-        let cause = cause.split(": ").next().unwrap_or(cause);
-        self.note(CONNECTION, cause, format!("{CONNECTION}: {sentence}"));
+        self.note(CONNECTION, cause(sentence), format!("{CONNECTION}: {sentence}"));
+    }
+
+    /// What to tell of such a connection where the certificate is wrong on purpose, and the client has seen it.
+    pub fn refusal(&mut self, sentence: &str) -> Option<String> {
+        let fault = self.fault.filter(|fault| fault.is_of_certificate())?;
+        let is_refusal = ["certificate", "TLS alert"].iter().any(|word| sentence.contains(word));
+        self.has_begun |= is_refusal;
+        self.has_met_fault |= is_refusal;
+        is_refusal.then(|| format!("{}: it is wrong on purpose (--fault {})", cause(sentence), fault.name()))
     }
 
     fn note(&mut self, kind: &'static str, what: &str, reason: String) {
@@ -135,6 +156,9 @@ impl Checklist {
 
     /// What speaks against the client. `ended`: where it was run here.
     pub fn reasons(&self, ended: Option<&Ended>) -> Vec<String> {
+        let code = ended.and_then(|ended| ended.exit_code).filter(|_| self.has_met_fault);
+        let has_noticed = code.is_some_and(|code| code != 0);
+        let swallowed = code.filter(|code| *code == 0 && !self.has_done_all()).map(|_| SWALLOWED.to_owned());
         // A client that has done its steps may have tried connections that it did not need.
         let lacks_step = self.tallies.iter().any(|tally| tally.counts[0] == 0);
         let mistakes = self.mistakes.iter().filter(|mistake| lacks_step || mistake.kind != CONNECTION);
@@ -146,9 +170,27 @@ impl Checklist {
             Some(Ended { not_run: Some(_), .. }) => Vec::new(),
             Some(_) if !self.has_begun => vec![NOTHING_CAME.to_owned()],
             None if !self.has_begun => vec!["no request came".to_owned()],
+            _ if has_noticed || self.fault.is_some_and(Fault::is_of_certificate) => mistakes.collect(),
             _ => mistakes.chain((0..STEPS.len()).filter_map(|index| self.shortfall(index))).collect(),
         };
-        own.into_iter().chain(ended.and_then(|ended| ended.trouble.clone())).collect()
+        let trouble = ended.filter(|_| !has_noticed).and_then(|ended| ended.trouble.clone());
+        own.into_iter().chain(swallowed).chain(trouble).collect()
+    }
+
+    fn has_done_all(&self) -> bool {
+        self.tallies.iter().all(|tally| tally.is_done)
+    }
+
+    /// What speaks for it, where nothing speaks against it.
+    fn praise(&self) -> String {
+        match self.fault.filter(|_| self.has_met_fault) {
+            None => "did each of the three steps, and nothing wrong".to_owned(),
+            Some(fault) if fault.is_of_certificate() => format!("refused {}", fault.what()),
+            Some(fault) if self.has_done_all() => {
+                format!("got {} at times, and did each of the three steps all the same", fault.what())
+            }
+            Some(fault) => format!("got {}, and told by its exit code that not all went well", fault.what()),
+        }
     }
 
     /// Why a step is not done, where no mistake says it.
@@ -167,11 +209,11 @@ impl Checklist {
         Some(format!("{name}: {why}"))
     }
 
-    /// For the console. `is_run_here`: the client.
-    pub fn verdict(&self, reasons: &[String], is_run_here: bool) -> String {
+    /// For the console.
+    pub fn verdict(&self, reasons: &[String], ended: Option<&Ended>) -> String {
         match reasons {
-            [] => "\nready: the client did each of the three steps, and nothing wrong".to_owned(),
-            _ if !self.has_begun && !is_run_here => {
+            [] => format!("\nready: the client {}", self.praise()),
+            _ if !self.has_begun && ended.is_none() => {
                 "\nNo client came. The first lines say where to send requests.".to_owned()
             }
             _ => format!("\nNOT READY\n  {}", reasons.join("\n  ")),
@@ -245,6 +287,12 @@ fn beside(exchange: &Exchange) -> (&'static str, String) {
     (kind, exchange.request.as_ref().map_or_else(|| "malformed".to_owned(), what))
 }
 
+/// Of a connection's failure, without what is to be done about it.
+fn cause(sentence: &str) -> &str {
+    let cause = sentence.strip_prefix("closed: ").unwrap_or(sentence);
+    cause.split(": ").next().unwrap_or(cause)
+}
+
 fn times(number: u64) -> String {
     match number {
         0 => "never".to_owned(),
@@ -270,6 +318,8 @@ const COUNTS: [(&str, &str); 5] = [
 ];
 const NOTHING_CAME: &str =
     "no request came: the client is to send its requests to the address in the environment variable CLEANER_URL";
+const SWALLOWED: &str =
+    "the client ended with exit code 0 although not all went well: let it try again, or end with another code";
 const CONNECTION: &str = "connection";
 const OTHERS: &str = "others";
 /// So many things of a kind are told apart; somebody who tries all paths would only fill the memory.
@@ -293,6 +343,7 @@ mod tests {
             bytes_out: 0,
             duration: Duration::ZERO,
             undelivered: None,
+            fault: None,
             notes: Notes::default(),
         }
     }

@@ -101,6 +101,15 @@ impl Connection {
         bytes
     }
 
+    /// All that comes until the end; the error is why that is no clean one.
+    pub fn read_to_end(&mut self) -> Result<Vec<u8>, (Vec<u8>, io::Error)> {
+        let mut bytes = Vec::new();
+        match self.stream.read_to_end(&mut bytes) {
+            Ok(_) => Ok(bytes),
+            Err(error) => Err((bytes, error)),
+        }
+    }
+
     /// Waits for the next bytes or for the end, and tells whether it is the end.
     #[track_caller]
     pub fn has_ended(&mut self) -> bool {

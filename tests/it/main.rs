@@ -22,6 +22,7 @@ mod front {
     mod body;
     mod certificate;
     mod delivered;
+    mod fault;
     mod generator;
     mod head;
     mod protocol;

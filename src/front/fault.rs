@@ -1,0 +1,71 @@
+//! Trouble on purpose (--fault): which request meets it, and how its answer goes wrong. What is wrong with a certificate
+//! is in certificate.rs.
+
+use super::answer::{After, Sent, send, send_in_pieces};
+use super::socket::is_passing;
+use super::tls::Stream;
+use crate::message::{Fault, Finding, Reply, Request};
+use crate::text::grouped;
+use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How many requests have come for each step.
+pub type Turns = [AtomicU64; 3];
+
+/// A certificate meets all; the others every other request of a step, so that a client that tries again gets through.
+/// `request`: `None` where it did not come whole.
+pub fn met(fault: Fault, turns: &Turns, request: Option<&Request>) -> bool {
+    let is_turn = |turn: &AtomicU64| turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+    let step = request.and_then(Request::step);
+    fault.is_of_certificate() || step.is_some_and(|step| is_turn(&turns[step as usize]))
+}
+
+/// Sends what the fault makes of an answer.
+pub fn send_with(fault: Fault, stream: &mut Stream, reply: &mut Reply, after: After, timeout: Duration) -> Sent {
+    let length = reply.body.length_bytes();
+    match fault {
+        Fault::Unavailable => {
+            let notes = mem::take(&mut reply.notes);
+            *reply = Reply::error(503, UNAVAILABLE).with("Retry-After", "1");
+            (reply.notes.findings, reply.notes.parts) = (notes.findings, notes.parts);
+        }
+        Fault::Reset => {
+            stream.socket().reset_at_end();
+            return Sent { body_bytes: 0, trouble: Some("reset instead of an answer".to_owned()) };
+        }
+        // An answer without a body has no middle.
+        Fault::Cut if length > 0 => {
+            let mut sent = send_in_pieces(stream, reply, after, &[length / 2]);
+            let cut = || format!("cut after {} of {} bytes", grouped(length / 2), grouped(length));
+            sent.trouble.get_or_insert_with(cut);
+            return sent;
+        }
+        Fault::Slow => {
+            let ends: Vec<u64> = (0..=PIECES).map(|piece| length * piece / PIECES).collect();
+            return send_in_pieces(stream, reply, after, &ends);
+        }
+        Fault::Hang => return hang(stream, reply, timeout),
+        _ => {}
+    }
+    send(stream, reply, false, after)
+}
+
+/// Leaves the client without an answer until it gives up, or the timeout is over.
+fn hang(stream: &mut Stream, reply: &mut Reply, timeout: Duration) -> Sent {
+    let (began, mut is_there) = (Instant::now(), true);
+    while is_there && began.elapsed() < timeout {
+        let left = timeout.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
+        is_there = stream.socket().look(left).map_or_else(|error| is_passing(&error), |count| count > 0);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    if is_there {
+        let sentence = format!("the client waited {seconds:.1} s, until the server closed the connection");
+        reply.notes.findings.push(Finding::new(408, sentence, "a timeout of its own, shorter than --timeout", "none"));
+    }
+    Sent { body_bytes: 0, trouble: Some(format!("no answer for {seconds:.1} s")) }
+}
+
+/// In which a slow answer comes.
+const PIECES: u64 = 10;
+const UNAVAILABLE: &str = "the server is not available for a moment (--fault unavailable): try again";
