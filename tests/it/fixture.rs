@@ -1,4 +1,5 @@
-//! The pytest fixture of README: exactly that text, run with the program on the PATH.
+//! The pytest fixture of the Python package, with the program on the PATH: README's test exactly as it stands, and with
+//! a mistake behind it. `.ci/wheel` runs it as it is installed.
 
 use std::env;
 use std::fs;
@@ -11,26 +12,25 @@ use crate::process::{Finished, Process};
 use crate::support::{is_skipped_under_wine, program_alone};
 
 #[test]
-fn the_fixture_of_readme_runs_as_it_stands() {
+fn the_test_of_readme_passes_as_it_stands() {
     let Some(finished) = pytest("") else { return };
 
     assert_eq!(finished.code, Some(0), "{}", finished.stdout);
-    assert!(finished.stdout.contains("1 passed"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("2 passed"), "{}", finished.stdout);
 }
 
 #[test]
-fn the_fixture_of_readme_fails_a_client_that_makes_a_mistake() {
+fn the_fixture_fails_a_client_that_makes_a_mistake() {
     let mistake = "
-def test_careless_client(server):
-    url = server['url'] + '/xyz/api/cleaner/tasks/report'
-    requests.post(url, data=b'PASSED', verify=server['certificate'])
+def test_careless_client(cleaner_server):
+    requests.post(cleaner_server.url + '/xyz/api/cleaner/tasks/report', data=b'PASSED')
 ";
     let Some(finished) = pytest(mistake) else { return };
 
     assert_eq!(finished.code, Some(1), "{}", finished.stdout);
-    assert!(finished.stdout.contains("1 error"), "{}", finished.stdout);
-    let sentence = "the report is not sent as multipart/form-data";
-    assert!(finished.stdout.contains(sentence), "{}", finished.stdout);
+    assert!(finished.stdout.contains("1 failed, 2 passed"), "{}", finished.stdout);
+    let mut end = finished.stdout.lines().rev().take(5);
+    assert!(end.any(|line| line == "the report is not sent as multipart/form-data"), "{}", finished.stdout);
 }
 
 /// README's text with `more` behind it; `None` where it cannot be run.
@@ -39,19 +39,22 @@ fn pytest(more: &str) -> Option<Finished> {
         return None;
     }
     let python = python();
-    if !is_installed(&python, &["-c", "import pytest, requests"], "the fixture of README.md") {
+    if !is_installed(&python, &["-c", "import pytest, requests"], "the pytest fixture") {
         return None;
     }
     let readme = include_str!("../../README.md").replace("\r\n", "\n");
     let text = readme.split("```python\n").nth(1).and_then(|rest| rest.split("```").next());
     let folder = TempDir::new().expect("a folder for the test");
-    fs::write(folder.path().join("test_client.py"), text.expect("README has a fixture").to_owned() + more)
+    fs::write(folder.path().join("test_client.py"), text.expect("README has a test").to_owned() + more)
         .expect("a test");
     let (home, _executable) = program_alone();
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([home.path().to_owned()].into_iter().chain(env::split_paths(&path)));
     let mut command = Command::new(python);
-    command.args(["-m", "pytest", "-p", "no:cacheprovider", "test_client.py"]).current_dir(folder.path());
-    command.env("PATH", path.expect("the folder's name is plain")).env("no_proxy", "localhost");
+    command.args(["-B", "-m", "pytest", "-p", "no:cacheprovider", "-p", "cleaner_test_server.pytest_plugin"]);
+    command.arg("test_client.py").current_dir(folder.path()).env("PATH", path.expect("the folder's name is plain"));
+    // The plugin of the repository, also where the package is installed.
+    command.env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/src/python"));
+    command.env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1").env("no_proxy", "localhost");
     Some(Process::spawn(&mut command).finish())
 }

@@ -73,6 +73,19 @@ fn readme_is_short_and_its_paths_exist() {
 }
 
 #[test]
+fn the_python_package_is_small_and_ci_runs_the_test_of_readme() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/python/cleaner_test_server");
+    let files = fs::read_dir(folder).expect("the package").map(|entry| entry.expect("an entry").path());
+    let lines = |path: &Path| fs::read_to_string(path).expect("text").lines().count();
+    let total: usize = files.filter(|path| path.is_file()).map(|path| lines(&path)).sum();
+    assert!(total < 120, "the package has {total} lines");
+    let readme = read("README.md");
+    let blocks: Vec<&str> = readme.split("```python\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.iter().map(|block| block.lines().count()).collect::<Vec<_>>(), [8]);
+    assert!(read(".ci/wheel").contains("sed -n '/^```python$/,/^```$/p' README.md"));
+}
+
+#[test]
 fn readme_and_crate_doc_name_every_source_file() {
     let main = read("src/main.rs");
     let crate_doc: String = main.lines().take_while(|line| line.starts_with("//!")).collect();

@@ -1,0 +1,70 @@
+"""Starts the program that comes with this package: `with start("--strict") as server:`. pytest_plugin has a fixture."""
+
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+import time
+import weakref
+from pathlib import Path
+from typing import Any, ContextManager, Dict, List, Optional
+
+
+def program() -> str:
+    """Where it is: beside this Python, in the user's own folder, or else on the PATH."""
+    folders = [sysconfig.get_path("scripts"), sysconfig.get_path("scripts", os.name + "_user"), os.getenv("PATH", "")]
+    return shutil.which("cleaner-test-server", path=os.pathsep.join(folders)) or "cleaner-test-server"
+
+
+def start(*options: str) -> "Server":
+    return Server(*options)
+
+
+class Server(ContextManager["Server"]):
+    """A running server, on a free port unless the options name one. Its record goes with this object, not before."""
+
+    def __init__(self, *options: str) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="cleaner-test-server-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        command = [program(), "--port", "0", *options, "--record", str(folder), "--exit-on-stdin-close"]
+        with (folder / "console.txt").open("wb") as console:  # a pipe would have no reader
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=console, stderr=subprocess.STDOUT)
+        while not (folder / "ready.json").exists():
+            if self.process.poll() is not None:
+                self.stop()
+                raise RuntimeError((folder / "console.txt").read_text(encoding="utf-8").strip())
+            time.sleep(0.01)
+        ready = json.loads((folder / "ready.json").read_text(encoding="utf-8"))
+        self.url: str = ready["url"]
+        self.certificate: Optional[str] = ready["certificate"]
+        self.reports = str(folder / "reports")
+        self._journal = folder / "journal.jsonl"
+        self._expected: List[str] = []
+
+    def stop(self, *_: object) -> None:
+        try:
+            self.process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    __exit__ = stop
+
+    def journal(self) -> List[Dict[str, Any]]:
+        return [json.loads(line) for line in self._journal.read_text(encoding="utf-8").split("\n")[:-1]]
+
+    def expect(self, words: str) -> None:
+        self._expected.append(words)
+
+    def mistakes(self) -> List[str]:
+        """Stops the server. The sentences of the journal that nobody expected, and what was expected in vain."""
+        self.stop()
+        told: List[str] = []
+        for event in self.journal():
+            # Neither trouble by --fault nor a condition that does not hold is the client's mistake.
+            is_own = not event.get("fault") and event.get("status") not in (412, 416)
+            told += event.get("findings", []) + ([event["error"]] if is_own and event.get("error") else [])
+        others = [sentence for sentence in told if not any(words in sentence for words in self._expected)]
+        missed = [words for words in self._expected if not any(words in sentence for sentence in told)]
+        return list(dict.fromkeys(others)) + ["expected, but it did not happen: " + words for words in missed]
