@@ -7,6 +7,7 @@
 )]
 
 mod bridge;
+mod changing;
 mod command;
 mod connection;
 mod fixture;

@@ -145,7 +145,9 @@ fn imports_run_one_way() {
     for folder in ["", "front", "api", "journal"] {
         for entry in fs::read_dir(source.join(folder)).expect("a folder").map(|entry| entry.expect("an entry").path()) {
             let name = entry.strip_prefix(&source).expect("within src").with_extension("");
-            files.extend(entry.is_file().then(|| name.to_string_lossy().replace('\\', "/")));
+            files.extend(
+                entry.extension().is_some_and(|end| end == "rs").then(|| name.to_string_lossy().replace('\\', "/")),
+            );
         }
     }
     files.sort();
