@@ -9,6 +9,7 @@
 mod bridge;
 mod command;
 mod connection;
+mod fault;
 mod fixture;
 mod foreign;
 mod options;
