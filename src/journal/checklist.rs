@@ -47,7 +47,8 @@ impl Checklist {
 
     pub fn count(&mut self, exchange: &Exchange) {
         let Exchange { request, status, undelivered, notes, .. } = exchange;
-        let is_on_purpose = exchange.fault.is_some_and(Fault::is_failure);
+        let is_on_purpose =
+            matches!(exchange.fault, Some(Fault::Unavailable | Fault::Reset | Fault::Cut | Fault::Hang));
         self.has_begun = true;
         self.has_met_fault |= is_on_purpose;
         if let Some(fault) = exchange.fault.filter(|fault| fault.is_of_certificate()) {

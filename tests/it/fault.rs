@@ -236,7 +236,7 @@ fn all_with_a_good_client() {
     let rows: Vec<Vec<&str>> = table.lines().take(9).map(|line| line.split_whitespace().take(3).collect()).collect();
     assert_eq!(rows, names.map(|name| vec![name, "ready", "the"]));
     for (number, name) in (1..).zip(names) {
-        let lines = ["the client runs ...".to_owned(), "ready after ".to_owned()];
+        let lines = ["the client runs ...".to_owned(), "ready\n".to_owned()];
         let starts = lines.map(|end| format!("\n{number} of 9  {name}: {end}"));
         assert!(starts.iter().all(|start| finished.stderr.contains(start)), "{name}: {}", finished.stderr);
         let events = journal_in(&record.path().join(name));
