@@ -205,6 +205,7 @@ impl Checklist {
             _ if requests == 0 => format!("never {done}; send {request}"),
             Some(download) => download.told(),
             _ if self.mistakes.iter().any(|mistake| mistake.kind == name) => return None,
+            _ if self.has_met_fault => "no whole answer came".to_owned(),
             _ if cut > 0 => "the client did not take all of the answer".to_owned(),
             _ => "no answer was a good one: see above".to_owned(),
         };
@@ -516,7 +517,7 @@ mod tests {
     fn whoever_ends_well_without_all_steps_has_swallowed_the_fault() {
         let failed = vec![exchange("GET", TASKS, 503)];
         let others = vec![piece(200, "a", 0, 300), exchange("POST", REPORT, 200)];
-        let expected = ["tasks: no answer was a good one: see above", SWALLOWED];
+        let expected = ["tasks: no whole answer came", SWALLOWED];
         assert_eq!(reasons_with(Fault::Unavailable, 0, failed, others), expected);
     }
 
