@@ -48,6 +48,7 @@ fn a_request_is_told_with_all_its_fields() {
         }],
         "findings": ["there is no task with the id 7"],
         "error": null,
+        "fault": null,
     });
     assert_eq!(without(&event, &["time", "client", "ms"]), expected);
     assert_time(&event);
