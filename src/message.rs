@@ -125,11 +125,6 @@ impl Fault {
     pub fn is_of_certificate(self) -> bool {
         matches!(self, Fault::Expired | Fault::WrongHost | Fault::UntrustedRoot)
     }
-
-    /// Whether an answer that meets it is of no use.
-    pub fn is_failure(self) -> bool {
-        !self.is_of_certificate() && self != Fault::Slow
-    }
 }
 
 pub const BASE: &str = "/xyz/api/cleaner";

@@ -47,7 +47,8 @@ impl Checklist {
 
     pub fn count(&mut self, exchange: &Exchange) {
         let Exchange { request, status, undelivered, notes, .. } = exchange;
-        let is_on_purpose = exchange.fault.is_some_and(Fault::is_failure);
+        let is_on_purpose =
+            matches!(exchange.fault, Some(Fault::Unavailable | Fault::Reset | Fault::Cut | Fault::Hang));
         self.has_begun = true;
         self.has_met_fault |= is_on_purpose;
         if let Some(fault) = exchange.fault.filter(|fault| fault.is_of_certificate()) {
@@ -158,7 +159,7 @@ impl Checklist {
     pub fn reasons(&self, ended: Option<&Ended>) -> Vec<String> {
         let code = ended.and_then(|ended| ended.exit_code).filter(|_| self.has_met_fault);
         let has_noticed = code.is_some_and(|code| code != 0);
-        let swallowed = code.filter(|code| *code == 0 && !self.has_done_all()).map(|_| SWALLOWED.to_owned());
+        let swallowed = code.filter(|code| *code == 0 && self.falls_short()).map(|_| SWALLOWED.to_owned());
         // A client that has done its steps may have tried connections that it did not need.
         let lacks_step = self.tallies.iter().any(|tally| tally.counts[0] == 0);
         let mistakes = self.mistakes.iter().filter(|mistake| lacks_step || mistake.kind != CONNECTION);
@@ -177,8 +178,9 @@ impl Checklist {
         own.into_iter().chain(swallowed).chain(trouble).collect()
     }
 
-    fn has_done_all(&self) -> bool {
-        self.tallies.iter().all(|tally| tally.is_done)
+    /// And no mistake says why.
+    fn falls_short(&self) -> bool {
+        (0..STEPS.len()).any(|index| self.shortfall(index).is_some())
     }
 
     /// What speaks for it, where nothing speaks against it.
@@ -186,10 +188,10 @@ impl Checklist {
         match self.fault.filter(|_| self.has_met_fault) {
             None => "did each of the three steps, and nothing wrong".to_owned(),
             Some(fault) if fault.is_of_certificate() => format!("refused {}", fault.what()),
-            Some(fault) if self.has_done_all() => {
-                format!("got {} at times, and did each of the three steps all the same", fault.what())
+            Some(fault) if self.falls_short() => {
+                format!("got {}, and told by its exit code that not all went well", fault.what())
             }
-            Some(fault) => format!("got {}, and told by its exit code that not all went well", fault.what()),
+            Some(fault) => format!("got {} at times, and did each of the three steps all the same", fault.what()),
         }
     }
 
@@ -203,6 +205,7 @@ impl Checklist {
             _ if requests == 0 => format!("never {done}; send {request}"),
             Some(download) => download.told(),
             _ if self.mistakes.iter().any(|mistake| mistake.kind == name) => return None,
+            _ if self.has_met_fault => "no whole answer came".to_owned(),
             _ if cut > 0 => "the client did not take all of the answer".to_owned(),
             _ => "no answer was a good one: see above".to_owned(),
         };
@@ -373,6 +376,23 @@ mod tests {
 
     const NONE: [&str; 0] = [];
 
+    /// Of a client that ended with this code, while these requests met the fault, and those behind them did not.
+    fn reasons_with(fault: Fault, code: i32, met: Vec<Exchange>, others: Vec<Exchange>) -> Vec<String> {
+        let mut checklist = Checklist::new(Some(fault));
+        let met = met.into_iter().map(|exchange| Exchange { fault: Some(fault), ..exchange });
+        met.chain(others).for_each(|exchange| checklist.count(&exchange));
+        let trouble = (code != 0).then(|| format!("the client ended with exit code {code}"));
+        checklist.reasons(Some(&Ended { command: Vec::new(), exit_code: Some(code), trouble, not_run: None }))
+    }
+
+    fn all_steps() -> Vec<Exchange> {
+        vec![exchange("GET", TASKS, 200), piece(200, "a", 0, 300), exchange("POST", REPORT, 200)]
+    }
+
+    fn undelivered(exchange: Exchange) -> Exchange {
+        Exchange { undelivered: Some("gone".into()), ..exchange }
+    }
+
     #[test]
     fn a_client_that_does_all_right_is_ready() {
         assert_eq!(reasons_for_downloads([piece(200, "a", 0, 300)]), NONE);
@@ -478,5 +498,58 @@ mod tests {
             checklist.count(&exchange);
         }
         assert_eq!(checklist.reasons(None), NONE);
+    }
+
+    #[test]
+    fn whoever_does_all_in_the_end_or_fails_aloud_bears_a_fault() {
+        for code in [0, 1] {
+            let failed = vec![refused(exchange("GET", TASKS, 503), "not available")];
+            assert_eq!(reasons_with(Fault::Unavailable, code, failed, all_steps()), NONE);
+            // The second half of the download comes on its own.
+            let cut = vec![undelivered(piece(200, "a", 0, 150))];
+            let continued = vec![exchange("GET", TASKS, 200), piece(206, "a", 150, 150), exchange("POST", REPORT, 200)];
+            assert_eq!(reasons_with(Fault::Cut, code, cut, continued), NONE);
+        }
+        assert_eq!(reasons_with(Fault::Hang, 1, vec![undelivered(exchange("GET", TASKS, 200))], vec![]), NONE);
+    }
+
+    #[test]
+    fn whoever_ends_well_without_all_steps_has_swallowed_the_fault() {
+        let failed = vec![exchange("GET", TASKS, 503)];
+        let others = vec![piece(200, "a", 0, 300), exchange("POST", REPORT, 200)];
+        let expected = ["tasks: no whole answer came", SWALLOWED];
+        assert_eq!(reasons_with(Fault::Unavailable, 0, failed, others), expected);
+    }
+
+    #[test]
+    fn to_fail_aloud_is_no_excuse_where_nothing_failed() {
+        let ended = "the client ended with exit code 1";
+        assert_eq!(reasons_with(Fault::Slow, 1, all_steps(), vec![]), [ended]);
+        assert_eq!(reasons_with(Fault::Cut, 1, vec![], all_steps()), [ended]);
+        assert_eq!(reasons_with(Fault::Expired, 1, vec![], vec![]), [NOTHING_CAME, ended]);
+    }
+
+    #[test]
+    fn a_finding_is_a_reason_with_a_fault_too() {
+        let finding = Finding::new(404, "there is no task with the id 7", "1, 2", "7");
+        let notes = Notes { findings: vec![finding], ..Notes::default() };
+        let flawed = vec![Exchange { notes, ..exchange("GET", DOWNLOAD, 503) }];
+        let expected = ["download: there is no task with the id 7 (expected: 1, 2)"];
+        assert_eq!(reasons_with(Fault::Unavailable, 1, flawed, vec![]), expected);
+    }
+
+    #[test]
+    fn a_wrong_certificate_is_to_be_refused_aloud() {
+        let accepted = "the client accepted an expired certificate: switch its verification on (3 times)";
+        assert_eq!(reasons_with(Fault::Expired, 0, all_steps(), vec![]), [accepted]);
+        for (code, expected) in [(0, vec![SWALLOWED]), (1, vec![])] {
+            let mut checklist = Checklist::new(Some(Fault::WrongHost));
+            let told = checklist.refusal("does not trust the certificate (TLS alert bad_certificate): give it the CA");
+            let cause = "does not trust the certificate (TLS alert bad_certificate)";
+            assert_eq!(told, Some(format!("{cause}: it is wrong on purpose (--fault wrong-host)")));
+            assert_eq!(checklist.refusal("connected and closed again without a word"), None);
+            let ended = Ended { command: Vec::new(), exit_code: Some(code), trouble: None, not_run: None };
+            assert_eq!(checklist.reasons(Some(&ended)), expected);
+        }
     }
 }

@@ -79,6 +79,26 @@ fn java_with_the_wrong_certificate_is_told_about_trust() {
     is_told_about_trust(java());
 }
 
+#[test]
+fn curl_refuses_each_wrong_certificate() {
+    refuses_each_wrong_certificate(curl());
+}
+
+#[test]
+fn python_requests_refuses_each_wrong_certificate() {
+    refuses_each_wrong_certificate(python_requests());
+}
+
+#[test]
+fn node_refuses_each_wrong_certificate() {
+    refuses_each_wrong_certificate(node());
+}
+
+#[test]
+fn java_refuses_each_wrong_certificate() {
+    refuses_each_wrong_certificate(java());
+}
+
 fn curl() -> Option<Client> {
     Client::find("sh", &["-c", "curl --version"], "curl.sh")
 }
@@ -162,6 +182,26 @@ fn is_told_about_trust(client: Option<Client>) {
             let peer = line.split("  ").nth(1).unwrap_or_default();
             peer.parse::<SocketAddr>().is_ok() && line.contains("trust")
         });
+    }
+}
+
+/// Although it is given the CA: what is wrong, `--fault` says.
+fn refuses_each_wrong_certificate(client: Option<Client>) {
+    let Some(client) = client else { return };
+    if is_skipped_under_wine("a native client, which a program of Windows cannot start") {
+        return;
+    }
+    for fault in ["expired", "wrong-host", "untrusted-root"] {
+        let folder = TempDir::new().expect("a folder to work in");
+        let mut under = command(&program());
+        under.current_dir(folder.path()).args(["--port", "0", "--fault", fault, "--"]);
+
+        let finished = Process::spawn(under.args(client.words()).env("no_proxy", "localhost")).finish();
+
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), ""), "{fault}: {}", finished.stderr);
+        let last = finished.stderr.lines().last().unwrap_or_default();
+        assert!(last.starts_with("ready: the client refused a"), "{fault}: {last}");
+        assert!(finished.stderr.contains(&format!(": it is wrong on purpose (--fault {fault})\n")));
     }
 }
 

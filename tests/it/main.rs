@@ -10,6 +10,7 @@ mod bridge;
 mod changing;
 mod command;
 mod connection;
+mod fault;
 mod fixture;
 mod foreign;
 mod options;
