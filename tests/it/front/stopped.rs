@@ -21,7 +21,7 @@ fn nobody_is_cut_because_the_program_stood_still() {
     let folder = data_folder();
     std::fs::write(folder.path().join("1797242037.zip"), &content).expect("a download");
     for arguments in WITH_AND_WITHOUT_TLS {
-        let server = Server::start(&[arguments, &["--timeout", "2", "--data", text(folder.path())]].concat());
+        let server = Server::start(&[arguments, &["--timeout", "4", "--data", text(folder.path())]].concat());
         let mut silent = open(&server);
         let mut hello_waits = open(&server);
         let hello = client_hello(TLS_1_2, &[SUITE], "localhost");
@@ -45,7 +45,7 @@ fn nobody_is_cut_because_the_program_stood_still() {
 
         for _ in 0..2 {
             signal(&server, "STOP");
-            thread::sleep(Duration::from_millis(2500));
+            thread::sleep(Duration::from_millis(4500));
             signal(&server, "CONT");
             // A moment in which it would cut them.
             next_client(&server);
