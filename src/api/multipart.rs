@@ -5,7 +5,7 @@
 
 use super::part_head::PartHead;
 use crate::text::quoted;
-use memchr::memmem::Finder;
+use memchr::memmem::{self, Finder};
 use multipart::server::Multipart;
 use ring::rand::{SystemRandom, generate};
 use std::collections::VecDeque;
@@ -15,11 +15,12 @@ use std::ops::Range;
 /// Where the parts of a body lie (RFC 2046, 5.1.1), as far as it can be told, and what was noticed on the way.
 #[derive(Default)]
 pub struct Layout {
-    pub heads: VecDeque<PartHead>,
+    pub heads: Vec<PartHead>,
+    /// One for each head.
     contents: Vec<Range<u64>>,
     /// How many parts have begun, whole or not.
     pub begun_parts: usize,
-    has_last_delimiter: bool,
+    pub has_last_delimiter: bool,
     /// Why it was not looked through to its end.
     stopped: Option<String>,
     /// The delimiter is there, if only within a line.
@@ -27,119 +28,116 @@ pub struct Layout {
     /// How lines with a delimiter end, and those before them.
     has_cr_lf: bool,
     has_bare_lf: bool,
-    /// The first part with a header line that ends with LF alone.
-    bare_head: Option<usize>,
     /// A sentence on the first delimiter that is not a line of its own.
     misplaced: Option<String>,
 }
 
-/// Where the content of a part begins that does not end.
-type Broken = io::Result<Option<u64>>;
-
 impl Layout {
     /// Looks a body through, for at most so many parts.
-    pub fn of(body: &mut (impl Read + Seek), delimiter: &[u8], max_parts: usize) -> io::Result<Layout> {
-        let mut layout = Layout::default();
-        let mut window = Window { body, start: 0, bytes: Vec::new(), is_last: false };
-        if let Some(start) = layout.read(&mut window, &Finder::new(delimiter), max_parts)? {
-            layout.contents.push(start..window.broken_end(delimiter, start)?);
-        }
-        if let Some(boundary) = delimiter.strip_prefix(b"--").filter(|_| !layout.has_delimiter && max_parts > 1)
-            && Layout::of(body, boundary, 1)?.heads.front().is_some_and(|head| head.name("name").is_some())
-        {
-            let boundary = quoted(boundary);
-            let dashes = format!("the report lacks the two dashes that stand before {boundary} in the body only");
-            layout.stopped = Some(dashes);
+    pub fn of(body: &mut (impl Read + Seek), boundary: &str, max_parts: usize) -> io::Result<Layout> {
+        let mut layout = Layout::read(body, &format!("--{boundary}"), max_parts)?;
+        if layout.begun_parts == 0 && !layout.has_last_delimiter {
+            let shown = quoted(boundary.as_bytes());
+            let is_missing = format!("the boundary {shown} of the Content-Type does not occur in the report");
+            layout.stopped = Some(if layout.has_delimiter {
+                is_missing + " as a line of its own"
+            } else if Layout::read(body, boundary, 1)?.heads.first().is_some_and(|head| head.name("name").is_some()) {
+                format!("the report lacks the two dashes that stand before {shown} in the body only")
+            } else {
+                is_missing
+            });
         }
         Ok(layout)
     }
 
     /// Goes from delimiter to delimiter, in time that is linear in the bytes, whatever they are.
-    fn read(&mut self, window: &mut Window<impl Read + Seek>, delimiter: &Finder, max_parts: usize) -> Broken {
-        let (mut content_start, mut position) = (None, 0);
-        while let Some((found, before, behind)) = window.find(delimiter, position)? {
-            self.has_delimiter = true;
+    fn read(body: &mut (impl Read + Seek), delimiter: &str, max_parts: usize) -> io::Result<Layout> {
+        let delimiter = Finder::new(delimiter);
+        let mut layout = Layout::default();
+        let mut window = Window::of(body)?;
+        let mut position = 0;
+        while let Some((found, before, behind)) = window.find(&delimiter, position)? {
+            layout.has_delimiter = true;
             position = found + delimiter.needle().len() as u64;
             let Some(offset) = head_offset(behind) else { continue };
-            let is_line = (found == 0 || before.ends_with(b"\n")) && !behind[..offset].ends_with(b"\r");
-            if content_start.is_some() && !is_line {
-                self.note_misplaced(before);
-                continue;
-            }
-            let lines = &behind[offset..behind.len().min(offset + MAX_PART_HEAD_BYTES)];
+            let (own_end, lines) = behind.split_at(offset);
+            let lines = &lines[..lines.len().min(MAX_PART_HEAD_BYTES)];
+            let is_line = (found == 0 || before.ends_with(b"\n")) && !own_end.ends_with(b"\r");
             // Before the first part and behind the last one, only header lines of a part tell it from a text.
             let begins_head = offset > 0
                 && lines.trim_ascii_start().get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"Content-"));
-            if !begins_head && (!is_line || self.has_last_delimiter) {
+            if layout.has_last_delimiter {
+                if begins_head {
+                    layout.stopped = Some("a part of the report comes behind its last boundary".to_owned());
+                    return Ok(layout);
+                }
                 continue;
             }
-            if self.has_last_delimiter {
-                self.stopped = Some("a part of the report comes behind its last boundary".to_owned());
-                break;
+            if !is_line && (layout.begun_parts > 0 || begins_head) {
+                layout.note_misplaced(before);
             }
-            self.end_content(content_start.take(), found, before, &behind[..offset]);
-            self.has_last_delimiter = offset == 0 || self.begun_parts == max_parts;
+            if !is_line && (layout.begun_parts > 0 || !begins_head) {
+                continue;
+            }
+            layout.note_line_ends(before, own_end);
+            if let Some(content) = layout.contents.last_mut() {
+                // The line end belongs to the delimiter; an empty content may have none of its own.
+                content.end = content.start.max(found - if before.ends_with(b"\r\n") { 2 } else { 1 });
+            }
+            layout.has_last_delimiter = offset == 0 || layout.begun_parts == max_parts;
             if offset == 0 {
                 continue;
-            } else if self.begun_parts == max_parts {
-                self.stopped = Some(format!("the report has more than {max_parts} parts"));
-                break;
-            } else if !is_line {
-                self.note_misplaced(before);
             }
-            self.begun_parts += 1;
-            let Some(head) = PartHead::begin(lines, delimiter) else {
+            if layout.begun_parts == max_parts {
+                layout.stopped = Some(format!("the report has more than {max_parts} parts"));
+                return Ok(layout);
+            }
+            layout.begun_parts += 1;
+            let Some(head) = PartHead::begin(lines, &delimiter) else {
                 let is_headless = lines.len() == MAX_PART_HEAD_BYTES || delimiter.find(lines).is_some();
-                self.stopped = is_headless.then(|| no_end(self.begun_parts));
-                break;
+                layout.stopped = is_headless.then(|| no_end(layout.begun_parts));
+                return Ok(layout);
             };
-            self.bare_head = self.bare_head.or(head.has_bare_lf.then_some(self.begun_parts));
             position += (offset + head.raw.len()) as u64;
-            content_start = Some(position);
-            self.heads.push_back(head);
+            layout.heads.push(head);
+            layout.contents.push(position..position);
         }
-        Ok(content_start)
+        if let Some(content) = layout.contents.last_mut().filter(|_| !layout.has_last_delimiter) {
+            content.end = window.broken_end(delimiter.needle(), content.start)?;
+        }
+        Ok(layout)
     }
 
-    /// The line end belongs to the delimiter; an empty content may have none of its own.
-    fn end_content(&mut self, start: Option<u64>, found: u64, before: &[u8], own_end: &[u8]) {
+    fn note_line_ends(&mut self, before: &[u8], own_end: &[u8]) {
         for line in [before, own_end] {
             self.has_cr_lf |= line.ends_with(b"\r\n");
             self.has_bare_lf |= line.ends_with(b"\n") && !line.ends_with(b"\r\n");
         }
-        let end = found.saturating_sub(if before.ends_with(b"\r\n") { 2 } else { 1 });
-        self.contents.extend(start.map(|start| start..start.max(end)));
     }
 
     fn note_misplaced(&mut self, before: &[u8]) {
-        let (part, line) = (self.begun_parts, before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default());
-        self.misplaced.get_or_insert_with(|| match (part, quoted(line)) {
-            (0, before) => format!("the first delimiter of the report is not a line of its own, behind {before}"),
-            (_, before) => {
-                format!("CR LF is missing before a delimiter in part {part} of the report, or behind it: {before}")
-            }
+        let before = quoted(before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default());
+        self.misplaced.get_or_insert_with(|| match self.begun_parts {
+            0 => format!("the first delimiter of the report is not a line of its own, behind {before}"),
+            part => format!("CR LF is missing before a delimiter in part {part} of the report, or behind it: {before}"),
         });
     }
 
     /// What is written wrongly, as sentences.
-    pub fn flaws(&self, boundary: &str) -> Vec<String> {
-        let (part, boundary) = (self.begun_parts, quoted(boundary.as_bytes()));
-        let which = if self.has_cr_lf { "some" } else { "the" };
-        let how = if self.has_delimiter { " as a line of its own" } else { "" };
-        let lf = self.has_bare_lf;
-        let is_cut = !self.has_last_delimiter && self.stopped.is_none();
-        let breaks_off = is_cut && part > 0 && self.misplaced.is_none();
-        let bare_head = self.bare_head.filter(|_| !lf);
-        let flaws = [
-            lf.then(|| format!("{which} lines of the report end with LF alone, where multipart/form-data wants CR LF")),
-            bare_head.map(|part| format!("{} and CR LF each, but with LF alone", no_end(part))),
-            self.misplaced.clone(),
-            self.stopped.clone(),
-            (is_cut && part == 0)
-                .then(|| format!("the boundary {boundary} of the Content-Type does not occur in the report{how}")),
-            breaks_off.then(|| format!("the report breaks off in part {part}: its last boundary is missing")),
-        ];
-        flaws.into_iter().flatten().collect()
+    pub fn flaws(&self) -> Vec<String> {
+        let mut flaws = Vec::new();
+        if self.has_bare_lf {
+            let which = if self.has_cr_lf { "some" } else { "the" };
+            flaws.push(format!("{which} lines of the report end with LF alone, where multipart/form-data wants CR LF"));
+        } else if let Some(index) = self.heads.iter().position(|head| head.has_bare_lf) {
+            flaws.push(format!("{} and CR LF each, but with LF alone", no_end(index + 1)));
+        }
+        flaws.extend(self.misplaced.clone());
+        flaws.extend(self.stopped.clone());
+        if !self.has_last_delimiter && self.misplaced.is_none() && self.stopped.is_none() {
+            flaws.push(format!("the report breaks off in part {}: its last boundary is missing", self.begun_parts));
+        }
+        flaws
     }
 }
 
@@ -162,17 +160,21 @@ fn head_offset(behind: &[u8]) -> Option<usize> {
 /// A piece of a body that is being looked through.
 struct Window<'a, B> {
     body: &'a mut B,
+    body_bytes: u64,
     /// Where the piece begins in the body.
     start: u64,
     bytes: Vec<u8>,
-    /// The body ends with it.
-    is_last: bool,
 }
 
 /// Where a delimiter is, and what stands before and behind it.
 type Found<'a> = (u64, &'a [u8], &'a [u8]);
 
 impl<B: Read + Seek> Window<'_, B> {
+    fn of(body: &mut B) -> io::Result<Window<'_, B>> {
+        let body_bytes = body.seek(SeekFrom::End(0))?;
+        Ok(Window { body, body_bytes, start: 0, bytes: Vec::new() })
+    }
+
     /// The next delimiter.
     fn find(&mut self, finder: &Finder, mut position: u64) -> io::Result<Option<Found<'_>>> {
         let length = finder.needle().len();
@@ -185,34 +187,34 @@ impl<B: Read + Seek> Window<'_, B> {
             }
         };
         let start = found.saturating_sub(MAX_BEFORE_BYTES);
-        let wanted = length + MAX_PADDING_BYTES + MAX_PART_HEAD_BYTES;
-        let around = self.from(start, wanted + (found - start) as usize)?;
-        let (before, rest) = around.split_at((found - start) as usize);
-        Ok(Some((found, before, &rest[length..])))
+        let before_bytes = (found - start) as usize;
+        let around = self.from(start, before_bytes + length + MAX_PADDING_BYTES + MAX_PART_HEAD_BYTES)?;
+        Ok(Some((found, &around[..before_bytes], &around[before_bytes + length..])))
     }
 
     /// Where a content ends in which the body breaks off: the beginning of a delimiter is no part of it.
     fn broken_end(&mut self, delimiter: &[u8], start: u64) -> io::Result<u64> {
-        let end = self.body.seek(SeekFrom::End(0))?;
-        let from = start.max(end.saturating_sub((delimiter.len() + MAX_PADDING_BYTES + 4) as u64));
-        let tail = self.from(from, (end - from) as usize)?;
+        let tail_bytes = delimiter.len() + MAX_PADDING_BYTES + 4;
+        let from = start.max(self.body_bytes.saturating_sub(tail_bytes as u64));
+        let tail = self.from(from, tail_bytes)?;
         let begins_delimiter = |at: &usize| {
-            let rest = &tail[*at..];
-            tail[..*at].ends_with(b"\r\n") && (rest.starts_with(delimiter) || delimiter.starts_with(rest))
+            let rest = &tail[*at + 2..];
+            !rest.is_empty() && (rest.starts_with(delimiter) || delimiter.starts_with(rest))
         };
-        Ok((0..tail.len()).find(begins_delimiter).map_or(end, |at| from + at as u64 - 2))
+        let end = memmem::find_iter(tail, b"\r\n").find(begins_delimiter).unwrap_or(tail.len());
+        Ok(from + end as u64)
     }
 
     /// All there is from there on, and at least so many bytes, unless the body ends.
     fn from(&mut self, position: u64, least: usize) -> io::Result<&[u8]> {
-        let is_short = !self.is_last && position + least as u64 > self.start + self.bytes.len() as u64;
-        if is_short || position < self.start {
+        let end = self.body_bytes.min(position + least as u64);
+        if position < self.start || self.start + (self.bytes.len() as u64) < end {
             // What stands before is looked at next.
             self.start = position.saturating_sub(MAX_BEFORE_BYTES);
             let length = READ_BYTES.max(least) as u64 + MAX_BEFORE_BYTES;
             self.bytes.clear();
             self.body.seek(SeekFrom::Start(self.start))?;
-            self.is_last = (self.body.take(length).read_to_end(&mut self.bytes)? as u64) < length;
+            self.body.take(length).read_to_end(&mut self.bytes)?;
         }
         Ok(&self.bytes[(position - self.start) as usize..])
     }
@@ -224,52 +226,37 @@ pub struct PlainBody<'a, B> {
     body: &'a mut B,
     /// Words, each with a piece of the body.
     pieces: VecDeque<(Cursor<String>, Range<u64>)>,
-    holds_cr: bool,
-    /// The next piece is elsewhere in the body.
-    wants_seek: bool,
 }
 
 /// The parts of a body that has been looked through.
 pub fn parts<'a, B: Read + Seek>(body: &'a mut B, layout: &Layout) -> Multipart<PlainBody<'a, B>> {
     let random: [u8; 16] = generate(&SystemRandom::new()).expect("the system has random numbers").expose();
     let boundary = format!("{:032x}", u128::from_ne_bytes(random));
-    let piece = |words: String, content: &Range<u64>| (Cursor::new(words), content.clone());
-    let begin = |content| piece(format!("\r\n--{boundary}\r\n{STAND_IN}"), content);
-    let mut pieces: VecDeque<_> = layout.contents.iter().map(begin).collect();
-    if layout.has_last_delimiter {
-        pieces.push_back(piece(format!("\r\n--{boundary}--\r\n"), &(0..0)));
-    }
-    Multipart::with_body(PlainBody { body, pieces, holds_cr: false, wants_seek: true }, boundary)
+    let begin = format!("\r\n--{boundary}\r\n{STAND_IN}");
+    let mut pieces: VecDeque<_> =
+        layout.contents.iter().map(|content| (Cursor::new(begin.clone()), content.clone())).collect();
+    pieces.push_back((Cursor::new(format!("\r\n--{boundary}--\r\n")), 0..0));
+    Multipart::with_body(PlainBody { body, pieces }, boundary)
 }
 
 impl<B: Read + Seek> Read for PlainBody<'_, B> {
+    /// Never words together with content: `multipart` 0.18 always has room for the words alone, and takes the CR before
+    /// a delimiter for content where its buffer ends with it.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let mut count = usize::from(!out.is_empty() && std::mem::take(&mut self.holds_cr));
-        out[..count].fill(b'\r');
-        while count < out.len()
-            && let Some((words, content)) = self.pieces.front_mut()
-        {
-            count += words.read(&mut out[count..])?;
-            let wanted = (content.end - content.start).min((out.len() - count) as u64);
-            if wanted > 0 {
-                if std::mem::take(&mut self.wants_seek) {
-                    self.body.seek(SeekFrom::Start(content.start))?;
-                }
-                self.body.read_exact(&mut out[count..][..wanted as usize])?;
-                content.start += wanted;
-                count += wanted as usize;
+        while let Some((words, content)) = self.pieces.front_mut() {
+            let count = words.read(out)?;
+            if count > 0 {
+                self.body.seek(SeekFrom::Start(content.start))?;
+                return Ok(count);
             }
-            if count < out.len() {
-                self.wants_seek = true;
-                self.pieces.pop_front();
+            let count = self.body.take(content.end - content.start).read(out)?;
+            if count > 0 {
+                content.start += count as u64;
+                return Ok(count);
             }
+            self.pieces.pop_front();
         }
-        // `multipart` 0.18 takes the CR before a delimiter for content where it gets the CR alone.
-        if count > 1 && out[count - 1] == b'\r' {
-            count -= 1;
-            self.holds_cr = true;
-        }
-        Ok(count)
+        Ok(0)
     }
 }
 
@@ -290,7 +277,7 @@ mod tests {
     /// The contents of all parts, as `multipart` cuts them.
     fn contents(body: &[u8], boundary: &str) -> Vec<Vec<u8>> {
         let mut body = Cursor::new(body);
-        let layout = Layout::of(&mut body, format!("--{boundary}").as_bytes(), 10).unwrap();
+        let layout = Layout::of(&mut body, boundary, 10).unwrap();
         assert!(layout.has_last_delimiter);
         let mut multipart = parts(&mut body, &layout);
         let mut contents = Vec::new();
@@ -344,7 +331,7 @@ mod tests {
             }
         }
         let mut body = Counted(Cursor::new(body), 0);
-        let layout = Layout::of(&mut body, b"--b", 10).unwrap();
+        let layout = Layout::of(&mut body, "b", 10).unwrap();
         (layout, body.1)
     }
 
@@ -398,7 +385,7 @@ mod tests {
         ] {
             let body = body.replace('F', FILE);
             assert_eq!(contents(body.as_bytes(), "b"), [b"hello"], "{body:?}");
-            let flaws = counted(body.clone().into_bytes()).0.flaws("b");
+            let flaws = counted(body.clone().into_bytes()).0.flaws();
             assert!(flaws.len() == 1 && flaws[0].starts_with(flaw), "{body:?}: {flaws:?}");
         }
     }
@@ -417,14 +404,14 @@ mod tests {
             ("1\r\n--b\r\nF\r\n\r\n2--b\r\nF\r\n\r\n3", 2),
         ] {
             let body = format!("--b\r\nF\r\n\r\n{content}\r\n--b--\r\n").replace('F', FILE);
-            let flaws = counted(body.clone().into_bytes()).0.flaws("b");
+            let flaws = counted(body.clone().into_bytes()).0.flaws();
             let flaw = format!("CR LF is missing before a delimiter in part {part} of the report, or behind it: ");
             assert!(flaws.len() == 1 && flaws[0].starts_with(&flaw), "{body:?}: {flaws:?}");
         }
         let (layout, _) = counted(format!("--b\r\n{FILE}\r\n\r\nhello--b--\r\n").into_bytes());
         assert!(!layout.has_last_delimiter);
         assert_eq!(
-            layout.flaws("b"),
+            layout.flaws(),
             ["CR LF is missing before a delimiter in part 1 of the report, or behind it: \"hello\""]
         );
     }
@@ -436,7 +423,7 @@ mod tests {
             ("\n--b\r\nF\r\n\r\nhello", ["some lines of the report end with LF", "the report breaks off in part 1"]),
             ("--b\nF\n\n1--b\nF\n\n2\n--b--", ["the lines of the report end with LF", "CR LF is missing"]),
         ] {
-            let told = counted(body.replace('F', FILE).into_bytes()).0.flaws("b");
+            let told = counted(body.replace('F', FILE).into_bytes()).0.flaws();
             assert!(told.len() == 2 && told.iter().zip(flaws).all(|(told, flaw)| told.starts_with(flaw)), "{told:?}");
         }
     }
@@ -453,12 +440,12 @@ mod tests {
         ] {
             let body = body.replace('F', FILE);
             assert_eq!(contents(body.as_bytes(), "b"), [b"hello"], "{body:?}");
-            assert_eq!(counted(body.clone().into_bytes()).0.flaws("b"), [""; 0], "{body:?}");
+            assert_eq!(counted(body.clone().into_bytes()).0.flaws(), [""; 0], "{body:?}");
         }
         for content in ["a\nb\n\nc\n", "\n--bb\n", "x--bb\r\n", "\r\n--b-", "--b x\r\n", "x--b\tx", "\r", "\n"] {
             let body = format!("--b\r\n{FILE}\r\n\r\n{content}\r\n--b--");
             assert_eq!(contents(body.as_bytes(), "b"), [content.as_bytes()], "{content:?}");
-            assert_eq!(counted(body.into_bytes()).0.flaws("b"), [""; 0], "{content:?}");
+            assert_eq!(counted(body.into_bytes()).0.flaws(), [""; 0], "{content:?}");
         }
     }
 }
