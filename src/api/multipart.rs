@@ -199,9 +199,9 @@ impl<B: Read + Seek> Window<'_, B> {
         let tail = self.from(from, tail_bytes)?;
         let begins_delimiter = |at: &usize| {
             let rest = &tail[*at + 2..];
-            !rest.is_empty() && (rest.starts_with(delimiter) || delimiter.starts_with(rest))
+            rest.starts_with(delimiter) || delimiter.starts_with(rest)
         };
-        let end = memmem::find_iter(tail, b"\r\n").find(begins_delimiter).unwrap_or(tail.len());
+        let end = memmem::rfind(tail, b"\r\n").filter(begins_delimiter).unwrap_or(tail.len());
         Ok(from + end as u64)
     }
 
