@@ -54,28 +54,34 @@ impl PartHead {
 
     /// What is wrong with it as the part of that number.
     pub fn flaws(&self, number: usize) -> Vec<Finding> {
-        let [disposition, kind, encoding] =
-            ["content-disposition", "content-type", "content-transfer-encoding"].map(|name| self.header(name));
-        let (parameters, encoding) = (self.disposition(), to_text(encoding.unwrap_or_default()).to_ascii_lowercase());
-        let is_malformed = parameters.is_malformed || disposition.is_some_and(|value| !is_of_type(value, "form-data"));
-        let is_piece = |name: &str| name.strip_prefix("filename*").is_some_and(|number| !number.is_empty());
+        let part = format!("part {number} of the report");
+        let mut sentences = Vec::new();
+        let disposition = self.header("content-disposition");
+        let shown_disposition = quoted(disposition.unwrap_or_default());
+        let parameters = self.disposition();
+        if parameters.is_malformed || disposition.is_some_and(|value| !is_of_type(value, "form-data")) {
+            sentences.push(format!("the Content-Disposition of {part} is malformed: {shown_disposition}"));
+        } else if parameters.text("name").is_none() {
+            sentences.push(format!("{part} has no field name"));
+        }
         // `filename*` whole is what requests and .NET write.
-        let is_forbidden = |(name, _): &(String, Vec<u8>)| name.starts_with("name*") || is_piece(name);
-        let is_multipart = kind.is_some_and(|value| value.to_ascii_lowercase().starts_with(b"multipart/"));
-        let (disposition, part) = (quoted(disposition.unwrap_or_default()), format!("part {number} of the report"));
-        let is_unnamed = !is_malformed && parameters.text("name").is_none();
-        let is_encoded = !["", "7bit", "8bit", "binary"].contains(&encoding.as_str());
-        let (encoding, kind) = (shown(&encoding), shown(&to_text(kind.unwrap_or_default())));
-        let is_forbidden = parameters.list.iter().any(is_forbidden);
-        let flaws = [
-            (is_malformed, format!("the Content-Disposition of {part} is malformed: {disposition}")),
-            (is_unnamed, format!("{part} has no field name")),
-            (is_forbidden, format!("{part} has a name in a form that RFC 7578, 4.2 forbids: {disposition}")),
-            (is_encoded, format!("{part} has Content-Transfer-Encoding: {encoding}, which nobody decodes")),
-            (is_multipart, format!("{part} is {kind}; send each file as a part: curl -F file=@a -F file=@b")),
-        ];
-        let noted = flaws.into_iter().filter(|(is_there, _)| *is_there);
-        noted.map(|(_, sentence)| Finding::new(400, sentence, WELL_FORMED, &quoted(&self.raw))).collect()
+        let is_forbidden =
+            |name: &str| name.starts_with("name*") || name.starts_with("filename*") && name != "filename*";
+        if parameters.list.iter().any(|(name, _)| is_forbidden(name)) {
+            sentences.push(format!("{part} has a name in a form that RFC 7578, 4.2 forbids: {shown_disposition}"));
+        }
+        let encoding = to_text(self.header("content-transfer-encoding").unwrap_or_default()).to_ascii_lowercase();
+        if !["", "7bit", "8bit", "binary"].contains(&encoding.as_str()) {
+            let encoding = shown(&encoding);
+            sentences.push(format!("{part} has Content-Transfer-Encoding: {encoding}, which nobody decodes"));
+        }
+        let content_type = self.content_type().unwrap_or_default();
+        if content_type.to_ascii_lowercase().starts_with("multipart/") {
+            let content_type = shown(&content_type);
+            sentences.push(format!("{part} is {content_type}; send each file as a part: curl -F file=@a -F file=@b"));
+        }
+        let received = quoted(&self.raw);
+        sentences.into_iter().map(|sentence| Finding::new(400, sentence, WELL_FORMED, &received)).collect()
     }
 
     fn disposition(&self) -> Parameters {

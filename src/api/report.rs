@@ -14,9 +14,9 @@ use tempfile::{NamedTempFile, TempPath};
 
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
     let content_type = request.header("Content-Type");
-    let mut report = Report { reports, ..Report::default() };
-    report.example = example(&request.header("User-Agent").unwrap_or_default());
-    match boundary(content_type.as_deref(), report.example) {
+    let example = example(&request.header("User-Agent").unwrap_or_default());
+    let mut report = Report { example, reports, ids: request.ids(), ..Report::default() };
+    match boundary(content_type.as_deref(), example) {
         Ok(boundary) => {
             report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?;
             // It is the cause of whatever else was found.
@@ -24,7 +24,6 @@ pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Report
         }
         Err(finding) => report.findings.push(finding),
     }
-    report.ids.splice(..0, request.ids());
     // What was learnt of the report is told even where no answer can be given.
     let answer = report.answer(data);
     let mut reply = match (report.not_saved, answer) {
@@ -42,7 +41,7 @@ pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Report
 struct Report<'a> {
     /// How its client would send a file.
     example: &'static str,
-    /// Where its files are to be kept.
+    /// Where its files are to be kept, as long as that works.
     reports: Option<&'a Reports>,
     /// The files so far: each with the index of its part.
     files: Vec<(usize, TempPath)>,
@@ -90,7 +89,7 @@ impl Report<'_> {
 
     fn read_part(&mut self, head: &PartHead, data: &mut impl BufRead) -> io::Result<Part> {
         let file_name = head.name("filename");
-        let mut file = self.begin_file(file_name.is_some());
+        let mut file = file_name.as_ref().and_then(|_| self.begin_file());
         let mut digest = Context::new(&SHA256);
         let (mut size_bytes, mut beginning) = (0, Vec::new());
         loop {
@@ -110,7 +109,9 @@ impl Report<'_> {
         }
         // A form in which no file was chosen has neither name nor content.
         let is_chosen = size_bytes > 0 || file_name.as_ref().is_some_and(|name| !name.is_empty());
-        self.files.extend(file.filter(|_| is_chosen).map(|file| (self.parts.len(), file.into_temp_path())));
+        if let Some(file) = file.filter(|_| is_chosen) {
+            self.files.push((self.parts.len(), file.into_temp_path()));
+        }
         if size_bytes > MAX_VALUE_BYTES as u64 {
             // The last character may be cut in two.
             while beginning.pop().is_some_and(|byte| matches!(byte, 0x80..0xc0)) {}
@@ -133,15 +134,14 @@ impl Report<'_> {
         })
     }
 
-    fn begin_file(&mut self, is_file: bool) -> Option<NamedTempFile> {
-        let reports = self.reports.filter(|_| is_file && self.not_saved.is_none())?;
-        reports.begin().map_err(|error| self.note_not_saved(&error)).ok()
+    fn begin_file(&mut self) -> Option<NamedTempFile> {
+        self.reports?.begin().map_err(|error| self.note_not_saved(&error)).ok()
     }
 
     /// Called when the report has come whole; the files of another go away by themselves.
     fn keep_files(&mut self) {
         for (index, file) in std::mem::take(&mut self.files) {
-            let Some(reports) = self.reports.filter(|_| self.not_saved.is_none()) else { return };
+            let Some(reports) = self.reports else { return };
             match reports.keep(file, self.parts[index].file_name.as_deref().unwrap_or_default()) {
                 Ok(path) => self.parts[index].saved = Some(path),
                 Err(error) => self.note_not_saved(&error),
@@ -151,6 +151,7 @@ impl Report<'_> {
 
     fn note_not_saved(&mut self, error: &io::Error) {
         self.not_saved = Some(format!("the report came, but cannot be kept in the folder of --record: {error}"));
+        self.reports = None;
     }
 
     fn check_files(&mut self) {
