@@ -1,6 +1,6 @@
 //! The body of an HTTP/1 request, read by the framing that its head declares.
 
-use super::http1::{Framing, MAX_HEAD_BYTES, Refusal, is_token, trailer_mistake};
+use super::http1::{Framing, MAX_HEAD_BYTES, Refusal, is_token, parse_header};
 use crate::text::{grouped, in_bytes, quoted};
 use std::io::{self, BufRead, ErrorKind, Write};
 
@@ -55,7 +55,7 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
             return Err(Refusal::bad(format!("the trailers are longer than {}", in_bytes(MAX_HEAD_BYTES as u64))));
         }
         let line = line.strip_suffix(b"\r\n").unwrap_or_default();
-        if let Some(mistake) = trailer_mistake(line) {
+        if let Err(mistake) = parse_header(line) {
             return Err(Refusal::bad(format!("a trailer {mistake}: {}", quoted(line))));
         }
     }

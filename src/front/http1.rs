@@ -5,7 +5,7 @@
 use crate::message::{Finding, Reply, Request};
 use crate::text::{grouped, in_bytes, quoted, to_text};
 use percent_encoding::AsciiSet;
-use std::io::{BufRead, ErrorKind};
+use std::io::{BufRead, ErrorKind, Read};
 use std::net::Ipv6Addr;
 use tempfile::SpooledTempFile;
 
@@ -44,157 +44,123 @@ impl From<Refusal> for Reply {
     }
 }
 
-/// Reads a head. `None`: the client closed, or was silent for the time allowed, before its first byte.
+/// Reads a head. `None`: the client closed, or was silent for the time allowed, before its first byte. Each line is
+/// checked as it comes, so that a mistake is told as soon as it is made.
 pub fn read_head(input: &mut impl BufRead) -> Result<Option<Request>, Refusal> {
-    let mut bytes = Vec::new();
     loop {
-        let available = match input.fill_buf() {
-            Ok([]) | Err(_) if bytes.is_empty() => return Ok(None),
-            Ok([]) => return Err(Refusal::bad("the client closed the connection in the middle of the head")),
-            Ok(available) => available,
-            Err(error) if error.kind() == ErrorKind::TimedOut => {
-                let seen = in_bytes(bytes.len() as u64);
-                let sentence = format!("the head did not end in time: {seen} came, but not the empty line");
-                return Err(Refusal::new(408, sentence));
-            }
-            Err(error) => return Err(Refusal::bad(format!("the connection broke in the middle of the head: {error}"))),
-        };
-        if bytes.is_empty() && matches!(available[0], b'\r' | b'\n') {
+        match input.fill_buf() {
+            Ok([]) | Err(_) => return Ok(None),
             // RFC 9112, 2.2: empty lines before a request are skipped.
-            input.consume(1);
-            continue;
+            Ok([b'\r' | b'\n', ..]) => input.consume(1),
+            // What is no HTTP may never end its line.
+            Ok(bytes) if !is_token(&bytes[..1]) => {
+                let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+                return parse_request_line(line.strip_suffix(b"\r").unwrap_or(line)).map(Some);
+            }
+            Ok(_) => break,
         }
-        let seen = bytes.len();
-        let wanted = available.len().min(MAX_HEAD_BYTES + 1 - seen);
-        bytes.reserve_exact(wanted);
-        bytes.extend_from_slice(&available[..wanted]);
-        let end = memchr::memmem::find(&bytes[seen.saturating_sub(3)..], b"\r\n\r\n");
-        let length = end.map_or(bytes.len(), |at| seen.saturating_sub(3) + at + 4);
-        bytes.truncate(length);
-        input.consume(length - seen);
-        if length > MAX_HEAD_BYTES {
-            return Err(too_long(&bytes));
-        }
-        // Looked at with every new line, so that a mistake is told as soon as it is made.
-        if (bytes[seen..].contains(&b'\n') || !is_token(&bytes[..1]))
-            && let Some(request) = parse(&bytes)?
-        {
+    }
+    let mut seen_bytes = 0;
+    let mut request = parse_request_line(&read_line(input, 1, &mut seen_bytes)?)?;
+    loop {
+        let number = request.headers.len() + 2;
+        let line = read_line(input, number, &mut seen_bytes)?;
+        if line.is_empty() {
             return Ok(Some(request));
         }
-    }
-}
-
-/// `None`: so far it is right, but more must come.
-fn parse(bytes: &[u8]) -> Result<Option<Request>, Refusal> {
-    let line = &bytes[..memchr::memchr(b'\r', bytes).unwrap_or(bytes.len())];
-    if let [.., b'H', b'T', b'T', b'P', b'/', b'1', b'.', digit @ b'2'..=b'9'] = line {
-        // A later HTTP/1 is read as HTTP/1.1, the latest that httparse knows (RFC 9110, 2.5).
-        let known = [&line[..line.len() - 1], b"1", &bytes[line.len()..]].concat();
-        return Ok(parse(&known)?.map(|request| Request { minor_version: digit - b'0', ..request }));
-    }
-    let bare = memchr::memchr_iter(b'\n', bytes).find(|at| *at == 0 || bytes[at - 1] != b'\r');
-    if let Some(at) = bare {
-        let number = memchr::memchr_iter(b'\n', &bytes[..at]).count() + 1;
-        let line = bytes[..at].rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-        return Err(malformed(number, line, 400, "ends with LF alone, where HTTP wants CR LF"));
-    }
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(bytes) {
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Ok(httparse::Status::Complete(_)) => {}
-        Err(httparse::Error::TooManyHeaders) => {
+        if request.headers.len() == MAX_HEADERS {
             return Err(Refusal::new(431, format!("the request has more than {MAX_HEADERS} headers")));
         }
-        Err(_) => return Err(explain(bytes)),
+        request.headers.push(parse_header(&line).map_err(|mistake| malformed(number, &line, 400, &mistake))?);
     }
-    let (Some(method), Some(target), Some(minor_version)) = (request.method, request.path, request.version) else {
-        return Err(explain(bytes));
+}
+
+/// The line of that number, without its end.
+fn read_line(input: &mut impl BufRead, number: usize, seen_bytes: &mut usize) -> Result<Vec<u8>, Refusal> {
+    let mut line = Vec::new();
+    let outcome = input.by_ref().take((MAX_HEAD_BYTES + 1 - *seen_bytes) as u64).read_until(b'\n', &mut line);
+    *seen_bytes += line.len();
+    if *seen_bytes > MAX_HEAD_BYTES {
+        let limit = grouped(MAX_HEAD_BYTES as u64);
+        return Err(match number {
+            1 => Refusal::new(414, format!("the request target is longer than {limit} bytes")),
+            _ => {
+                let begin = quoted(&line);
+                Refusal::new(431, format!("the head is longer than {limit} bytes; line {number} begins {begin}"))
+            }
+        });
+    }
+    match (outcome, line.as_slice()) {
+        (_, [whole @ .., b'\r', b'\n']) => Ok(whole.to_vec()),
+        (_, [bare @ .., b'\n']) => Err(malformed(number, bare, 400, "ends with LF alone, where HTTP wants CR LF")),
+        (Ok(_), _) => Err(Refusal::bad("the client closed the connection in the middle of the head")),
+        (Err(error), _) if error.kind() == ErrorKind::TimedOut => {
+            let seen = in_bytes(*seen_bytes as u64);
+            Err(Refusal::new(408, format!("the head did not end in time: {seen} came, but not the empty line")))
+        }
+        (Err(error), _) => Err(Refusal::bad(format!("the connection broke in the middle of the head: {error}"))),
+    }
+}
+
+fn parse_request_line(line: &[u8]) -> Result<Request, Refusal> {
+    let refuse = |status, mistake: &str| Err(malformed(1, line, status, mistake));
+    if let Some(mistake) = control_mistake(line) {
+        return refuse(400, &mistake);
+    }
+    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let (method, target, version) = match words.as_slice() {
+        [_, _] => return refuse(400, "names no HTTP version, and HTTP/0.9 is not spoken"),
+        [_, _, [b'H', b'T', b'T', b'P', b'/', b'2'..=b'9', ..]] => {
+            return refuse(505, "asks for a version of HTTP that is not spoken; HTTP/1.1 is");
+        }
+        [method, target, version] if is_token(method) && !target.is_empty() && !target.contains(&b'\t') => {
+            (method, target, version)
+        }
+        _ => return refuse(400, "is not a method, a target and HTTP/1.1, with one space between them"),
     };
-    Ok(Some(Request {
-        method: method.to_owned(),
-        target: percent_encoding::percent_encode(target.as_bytes(), BEYOND_ASCII).to_string(),
-        minor_version,
-        headers: request.headers.iter().map(|header| (header.name.to_owned(), header.value.to_vec())).collect(),
+    let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', digit @ b'0'..=b'9'] = version else {
+        return refuse(400, "names an HTTP version that does not exist or is not spoken; HTTP/1.1 is");
+    };
+    if str::from_utf8(target).is_err() {
+        return refuse(400, "has a target that is neither ASCII nor UTF-8; percent-encode it");
+    }
+    Ok(Request {
+        method: to_text(method),
+        target: percent_encoding::percent_encode(target, BEYOND_ASCII).to_string(),
+        minor_version: digit - b'0',
+        headers: Vec::new(),
         body: SpooledTempFile::new(0),
         body_bytes: 0,
-    }))
+    })
 }
 
-fn too_long(bytes: &[u8]) -> Refusal {
-    let limit = grouped(MAX_HEAD_BYTES as u64);
-    match memchr::memchr_iter(b'\n', bytes).count() {
-        0 => Refusal::new(414, format!("the request target is longer than {limit} bytes")),
-        lines => {
-            let last = bytes.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-            let sentence = format!("the head is longer than {limit} bytes; line {} begins {}", lines + 1, quoted(last));
-            Refusal::new(431, sentence)
-        }
+/// A header's name and value, or what is wrong with its line.
+pub fn parse_header(line: &[u8]) -> Result<(String, Vec<u8>), String> {
+    if let Some(mistake) = control_mistake(line) {
+        return Err(mistake);
     }
-}
-
-/// Names the mistake in a head that httparse has refused, and its line: the first with which it refuses the lines so far.
-fn explain(bytes: &[u8]) -> Refusal {
-    let is_refused =
-        |end: &usize| httparse::Request::new(&mut [httparse::EMPTY_HEADER; MAX_HEADERS]).parse(&bytes[..*end]).is_err();
-    let ends = memchr::memchr_iter(b'\n', bytes).map(|at| at + 1).chain([bytes.len()]);
-    let Some((index, end)) = ends.enumerate().find(|(_, end)| is_refused(end)) else {
-        return Refusal::bad(format!("the head is malformed; it begins {}", quoted(bytes)));
-    };
-    let line = bytes[..end]
-        .strip_suffix(b"\n")
-        .unwrap_or(&bytes[..end])
-        .rsplit(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let control = line.iter().find(|byte| byte.is_ascii_control() && **byte != b'\t');
-    let (status, mistake) = match (control, index) {
-        (Some(0), _) => (400, "holds a NUL"),
-        (Some(b'\r'), _) => (400, "holds a CR that no LF follows"),
-        (Some(byte), _) => (400, &*format!("holds the control character 0x{byte:02x}")),
-        (None, 0) => request_line_mistake(line),
-        (None, _) => (400, header_mistake(line)),
-    };
-    malformed(index + 1, line, status, mistake)
-}
-
-fn request_line_mistake(line: &[u8]) -> (u16, &'static str) {
-    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    match words.as_slice() {
-        [_, _] => (400, "names no HTTP version, and HTTP/0.9 is not spoken"),
-        [_, _, [b'H', b'T', b'T', b'P', b'/', b'2'..=b'9', ..]] => {
-            (505, "asks for a version of HTTP that is not spoken; HTTP/1.1 is")
-        }
-        [_, target, b"HTTP/1.0" | b"HTTP/1.1"] if str::from_utf8(target).is_err() => {
-            (400, "has a target that is neither ASCII nor UTF-8; percent-encode it")
-        }
-        [method, target, _] if is_token(method) && !target.is_empty() => {
-            (400, "names an HTTP version that does not exist or is not spoken; HTTP/1.1 is")
-        }
-        _ => (400, "is not a method, a target and HTTP/1.1, with one space between them"),
-    }
-}
-
-/// What is wrong with a line behind the chunks of a body, if so: it is to be a header.
-pub fn trailer_mistake(line: &[u8]) -> Option<&'static str> {
-    match httparse::parse_headers(&[line, b"\r\n\r\n"].concat(), &mut [httparse::EMPTY_HEADER]) {
-        Ok(_) => None,
-        Err(_) if line.iter().any(u8::is_ascii_control) => Some("holds a NUL or another control character"),
-        Err(_) => Some(header_mistake(line)),
-    }
-}
-
-fn header_mistake(line: &[u8]) -> &'static str {
-    match line.iter().position(|byte| *byte == b':').map(|colon| &line[..colon]) {
+    let colon = line.iter().position(|byte| *byte == b':');
+    let mistake = match colon.map(|colon| (&line[..colon], &line[colon + 1..])) {
+        Some((name, value)) if is_token(name) => return Ok((to_text(name), value.trim_ascii().to_vec())),
         _ if line.starts_with(b" ") || line.starts_with(b"\t") => {
             "begins with a space, which folds it into the line before; that is not allowed any more"
         }
         None => "is a header without a colon",
-        Some([]) => "is a header without a name",
-        Some([.., b' ' | b'\t']) => "has a space before the colon",
+        Some(([], _)) => "is a header without a name",
+        Some(([.., b' ' | b'\t'], _)) => "has a space before the colon",
         Some(_) => "has a character in the header's name that must not be there",
-    }
+    };
+    Err(mistake.to_owned())
+}
+
+/// No line of a head may hold a control character: others may take some for its end.
+fn control_mistake(line: &[u8]) -> Option<String> {
+    let control = line.iter().find(|byte| byte.is_ascii_control() && **byte != b'\t')?;
+    Some(match control {
+        0 => "holds a NUL".to_owned(),
+        b'\r' => "holds a CR that no LF follows".to_owned(),
+        other => format!("holds the control character 0x{other:02x}"),
+    })
 }
 
 fn malformed(number: usize, line: &[u8], status: u16, mistake: &str) -> Refusal {
