@@ -2,7 +2,7 @@
 
 use super::http1::{Framing, MAX_HEAD_BYTES, Refusal, is_token, parse_header};
 use crate::text::{grouped, in_bytes, quoted};
-use std::io::{self, BufRead, ErrorKind, Write};
+use std::io::{self, BufRead, ErrorKind, Read, Write};
 
 /// Reads the whole body into `sink`. Broken off with a refusal beyond `max_bytes`.
 pub fn read_body(
@@ -24,39 +24,35 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
     let mut total = 0;
     loop {
         let line = read_chunk_line(input, total, "the size of a chunk")?;
-        let line = line.strip_suffix(b"\r\n").unwrap_or(&line);
-        let Some(size) = chunk_size(line) else {
+        let Some(size) = chunk_size(&line) else {
             let form = "a hexadecimal number, with or without extensions";
-            return Err(Refusal::bad(format!("{} is not the size of a chunk, which is {form}", quoted(line))));
+            return Err(Refusal::bad(format!("{} is not the size of a chunk, which is {form}", quoted(&line))));
         };
         if size == 0 {
             break;
         }
         if size > max_bytes - total {
-            return Err(Refusal::too_large(
-                &format!("more than {}", grouped(total.saturating_add(size) - 1)),
-                max_bytes,
-            ));
+            let more = format!("more than {}", grouped(total.saturating_add(size) - 1));
+            return Err(Refusal::too_large(&more, max_bytes));
         }
         copy(input, size, sink, |received| format!("{}, in the middle of a chunk,", in_bytes(total + received)))?;
         total += size;
-        if read_chunk_line(input, total, "the end of a chunk")? != b"\r\n" {
+        if !read_chunk_line(input, total, "the end of a chunk")?.is_empty() {
             return Err(Refusal::bad(format!("a chunk is longer than its size, {}, says", in_bytes(size))));
         }
     }
     let mut trailer_bytes = 0;
     loop {
         let line = read_chunk_line(input, total, "a trailer")?;
-        trailer_bytes += line.len();
-        if line == b"\r\n" {
+        if line.is_empty() {
             return Ok(());
         }
+        trailer_bytes += line.len();
         if trailer_bytes > MAX_HEAD_BYTES {
             return Err(Refusal::bad(format!("the trailers are longer than {}", in_bytes(MAX_HEAD_BYTES as u64))));
         }
-        let line = line.strip_suffix(b"\r\n").unwrap_or_default();
-        if let Err(mistake) = parse_header(line) {
-            return Err(Refusal::bad(format!("a trailer {mistake}: {}", quoted(line))));
+        if let Err(mistake) = parse_header(&line) {
+            return Err(Refusal::bad(format!("a trailer {mistake}: {}", quoted(&line))));
         }
     }
 }
@@ -72,20 +68,17 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     (are_named && !line.iter().any(u8::is_ascii_control)).then_some(size)
 }
 
+/// The next line, without its end.
 fn read_chunk_line(input: &mut impl BufRead, received: u64, what: &str) -> Result<Vec<u8>, Refusal> {
     let mut line = Vec::new();
-    while !line.ends_with(b"\n") {
-        let available = next(input, || format!("{}, before {what},", in_bytes(received)))?;
-        let end = memchr::memchr(b'\n', available).map_or(available.len(), |at| at + 1);
-        line.extend_from_slice(&available[..end]);
-        input.consume(end);
-        if line.len() > MAX_CHUNK_LINE_BYTES {
-            return Err(Refusal::bad(format!("{what} takes more than {}", in_bytes(MAX_CHUNK_LINE_BYTES as u64))));
-        }
+    let outcome = input.by_ref().take(MAX_CHUNK_LINE_BYTES + 1).read_until(b'\n', &mut line);
+    if line.len() as u64 > MAX_CHUNK_LINE_BYTES {
+        return Err(Refusal::bad(format!("{what} takes more than {}", in_bytes(MAX_CHUNK_LINE_BYTES))));
     }
-    match line.ends_with(b"\r\n") {
-        true => Ok(line),
-        false => Err(Refusal::bad(format!("the line with {what} ends with LF alone, where HTTP wants CR LF"))),
+    match line.as_slice() {
+        [whole @ .., b'\r', b'\n'] => Ok(whole.to_vec()),
+        [.., b'\n'] => Err(Refusal::bad(format!("the line with {what} ends with LF alone, where HTTP wants CR LF"))),
+        _ => Err(broken_off(outcome.err(), &format!("{}, before {what},", in_bytes(received)))),
     }
 }
 
@@ -98,7 +91,11 @@ fn copy(
 ) -> Result<(), Refusal> {
     let mut received = 0;
     while received < length {
-        let available = next(input, || progress(received))?;
+        let available = match input.fill_buf() {
+            Ok([]) => return Err(broken_off(None, &progress(received))),
+            Ok(available) => available,
+            Err(error) => return Err(broken_off(Some(error), &progress(received))),
+        };
         let piece = available.len().min(usize::try_from(length - received).unwrap_or(usize::MAX));
         sink.write_all(&available[..piece]).map_err(|error| not_stored(&error))?;
         input.consume(piece);
@@ -107,15 +104,12 @@ fn copy(
     Ok(())
 }
 
-/// The bytes that come next, at least one. `received` words how many have come, where the body ends too early.
-fn next(input: &mut impl BufRead, received: impl FnOnce() -> String) -> Result<&[u8], Refusal> {
-    match input.fill_buf() {
-        Ok([]) => Err(Refusal::bad(format!("the client closed the connection after {} of the body", received()))),
-        Ok(bytes) => Ok(bytes),
-        Err(error) if error.kind() == ErrorKind::TimedOut => {
-            Err(Refusal::new(408, format!("the client fell silent after {} of the body", received())))
-        }
-        Err(_) => Err(Refusal::bad(format!("the connection broke after {} of the body", received()))),
+/// Without an error the client has closed the connection.
+fn broken_off(error: Option<io::Error>, progress: &str) -> Refusal {
+    match error.map(|error| error.kind()) {
+        None => Refusal::bad(format!("the client closed the connection after {progress} of the body")),
+        Some(ErrorKind::TimedOut) => Refusal::new(408, format!("the client fell silent after {progress} of the body")),
+        Some(_) => Refusal::bad(format!("the connection broke after {progress} of the body")),
     }
 }
 
@@ -125,7 +119,7 @@ pub fn not_stored(error: &io::Error) -> Refusal {
 }
 
 /// A size needs 16 digits; the rest are zeros before it and extensions, which nobody uses.
-const MAX_CHUNK_LINE_BYTES: usize = 4 * 1024;
+const MAX_CHUNK_LINE_BYTES: u64 = 4 * 1024;
 
 #[cfg(test)]
 mod tests {
