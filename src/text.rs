@@ -49,11 +49,6 @@ pub fn quoted_whole(bytes: &[u8]) -> String {
 
 /// What a client sent, without the quotes where it needs none.
 pub fn shown(text: &str) -> String {
-    if text.len() <= MAX_QUOTED_BYTES
-        && text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
-    {
-        return text.to_owned();
-    }
     let quoted = quoted(text.as_bytes());
     match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(plain) if plain == text => plain.to_owned(),

@@ -4,6 +4,7 @@
 use super::data::{Content, Data, Download};
 use super::tasks::check_id;
 use crate::message::{Body, Piece, Reply, Request};
+use httpdate::{fmt_http_date, parse_http_date};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,8 +15,8 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     let (length, warning) = (download.length_bytes, download.warning.clone());
     let mut reply = match failed_condition(request, &validators) {
         Some((header, 412)) => {
-            let Validators { entity_tag, modified } = &validators;
-            Reply::error(412, format!("{header} does not hold: the file is {entity_tag}, changed {}", date(*modified)))
+            let (tag, date) = (&validators.entity_tag, fmt_http_date(validators.modified));
+            Reply::error(412, format!("{header} does not hold: the file is {tag}, changed {date}"))
         }
         Some((_, status)) => Reply::empty(status),
         // No range lies in an empty file; Flask and RFC 9110, 14.1.2 make it the whole of it.
@@ -34,7 +35,7 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     };
     if reply.status < 400 {
         reply = reply
-            .with("Last-Modified", date(validators.modified))
+            .with("Last-Modified", fmt_http_date(validators.modified))
             .with("Cache-Control", "no-cache")
             .with("ETag", validators.entity_tag)
             .with("Accept-Ranges", "bytes");
@@ -50,10 +51,7 @@ fn content(download: Download, status: u16, start_byte: u64, length_bytes: u64) 
     let piece = Piece { entity_tag, file_bytes: download.length_bytes, first_byte: start_byte };
     let body = match download.content {
         Content::File(file) => Body::File { file, start_byte, length_bytes },
-        Content::BuiltIn(bytes) => {
-            let bytes = bytes.iter().skip(start_byte as usize).take(length_bytes as usize);
-            Body::Bytes(bytes.copied().collect())
-        }
+        Content::BuiltIn(bytes) => Body::Bytes(bytes[start_byte as usize..][..length_bytes as usize].to_vec()),
     };
     let mut reply = Reply::new(status, body)
         .with("Content-Type", content_type.essence_str())
@@ -83,7 +81,7 @@ impl Validators {
 /// The first condition that does not hold, with the status for it, in the order of RFC 9110, 13.2.2. A date that is none
 /// is ignored.
 fn failed_condition(request: &Request, validators: &Validators) -> Option<(&'static str, u16)> {
-    let date_in = |header| httpdate::parse_http_date(&request.header(header)?).ok();
+    let date_in = |header| parse_http_date(&request.header(header)?).ok();
     let lists = |header, tag: &str| request.list(header).any(|own| own == b"*" || own == tag.as_bytes());
     let tag = validators.entity_tag.as_str();
     if request.header("If-Match").is_some() {
@@ -106,7 +104,7 @@ fn failed_condition(request: &Request, validators: &Validators) -> Option<(&'sta
 fn range(request: &Request, validators: &Validators, length: u64) -> Option<(u64, u64)> {
     let range = request.header("Range").filter(|_| request.method == "GET" && request.headers("Range").count() == 1)?;
     if let Some(state) = request.header("If-Range") {
-        let same_date = httpdate::parse_http_date(&state).is_ok_and(|date| date == validators.modified);
+        let same_date = parse_http_date(&state).is_ok_and(|date| date == validators.modified);
         if state != validators.entity_tag && !same_date {
             return None;
         }
@@ -124,10 +122,6 @@ fn range(request: &Request, validators: &Validators, length: u64) -> Option<(u64
 fn position(digits: &str) -> Option<u64> {
     let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     all_digits.then(|| digits.parse().unwrap_or(u64::MAX))
-}
-
-fn date(time: SystemTime) -> String {
-    httpdate::fmt_http_date(time)
 }
 
 /// RFC 6266. A plain name stays unquoted, as Flask has it; another gets a form for every client besides its own.

@@ -243,13 +243,12 @@ pub fn framing(request: &Request, max_body_bytes: u64) -> Result<Framing, Refusa
             Err(Refusal::bad("the request has a Transfer-Encoding, which HTTP/1.0 does not know"))
         }
         ([], [encoding]) if is_chunked(encoding) => Ok(Framing::Chunked),
-        ([], [encodings @ .., last]) => {
-            let shown = quoted(&[encodings, &[last]].concat().join(&b", "[..]));
-            Err(match encodings.iter().any(is_chunked) {
-                true => Refusal::bad(format!("the Transfer-Encoding is {shown}: chunked must stand once, at the end")),
-                false => {
-                    Refusal::new(501, format!("the only Transfer-Encoding that is understood is chunked, not {shown}"))
-                }
+        ([], [all_but_last @ .., _]) => {
+            let shown = quoted(&encodings.join(&b", "[..]));
+            Err(if all_but_last.iter().any(is_chunked) {
+                Refusal::bad(format!("the Transfer-Encoding is {shown}: chunked must stand once, at the end"))
+            } else {
+                Refusal::new(501, format!("the only Transfer-Encoding that is understood is chunked, not {shown}"))
             })
         }
         _ => Err(Refusal::bad("the request has both Content-Length and Transfer-Encoding; send one of them")),

@@ -34,14 +34,15 @@ fn resolve(host: &str) -> Result<Vec<IpAddr>, Failure> {
     Ok(addresses)
 }
 
-fn listen_on_all(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+fn listen_on_all(addresses: &[IpAddr], mut port: u16) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
     let mut listeners: Vec<TcpListener> = Vec::new();
     for address in addresses {
-        let known_port =
-            listeners.first().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
-        let address = SocketAddr::new(*address, known_port.unwrap_or(port));
+        let address = SocketAddr::new(*address, port);
         match listen_on(address) {
-            Ok(listener) => listeners.push(listener),
+            Ok(listener) => {
+                port = listener.local_addr().map_or(port, |own| own.port());
+                listeners.push(listener);
+            }
             // A machine without IPv6, or without IPv4: the other address will do.
             Err(error) if addresses.len() > 1 && is_missing(&error) => {}
             Err(error) => return Err((address, error)),
@@ -57,7 +58,10 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     // Windows lets two programs have the same port, one of all addresses and one of a single address, and neither is
     // told. That the port can be had of all addresses for a moment shows that it is free.
     #[cfg(windows)]
-    bind(SocketAddr::new(everywhere(address), address.port()))?;
+    bind(match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, address.port()).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, address.port()).into(),
+    })?;
     let socket = bind(address)?;
     // Inherited by accepted sockets.
     socket.set_tcp_nodelay(true)?;
@@ -76,14 +80,6 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     }
     socket.bind(&address.into())?;
     Ok(socket)
-}
-
-#[cfg(windows)]
-fn everywhere(address: SocketAddr) -> IpAddr {
-    match address {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    }
 }
 
 fn is_missing(error: &io::Error) -> bool {
