@@ -10,7 +10,6 @@ use crate::message::{Finding, Part, Reply, Request};
 use crate::text::{counted, quoted, shown};
 use ring::digest::{Context, SHA256};
 use std::io::{self, BufRead, Write};
-use tempfile::{NamedTempFile, TempPath};
 
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
     let content_type = request.header("Content-Type");
@@ -43,9 +42,7 @@ struct Report<'a> {
     example: &'static str,
     /// Where its files are to be kept, as long as that works.
     reports: Option<&'a Reports>,
-    /// The files so far: each with the index of its part.
-    files: Vec<(usize, TempPath)>,
-    /// Why they cannot be kept.
+    /// Why it does not.
     not_saved: Option<String>,
     parts: Vec<Part>,
     findings: Vec<Finding>,
@@ -74,6 +71,10 @@ impl Report<'_> {
         for sentence in layout.flaws() {
             self.note(400, sentence, &expected, &counted(layout.begun_parts as u64, "part"));
         }
+        if !layout.has_last_delimiter {
+            // Of a report that breaks off nothing is kept.
+            self.reports = None;
+        }
         let mut parts = multipart::parts(&mut request.body, &layout);
         for head in &layout.heads {
             let Some(mut entry) = parts.read_entry()? else { break };
@@ -81,15 +82,15 @@ impl Report<'_> {
             self.parts.push(part);
         }
         if layout.has_last_delimiter {
-            self.keep_files();
             self.check_files();
         }
         Ok(())
     }
 
     fn read_part(&mut self, head: &PartHead, data: &mut impl BufRead) -> io::Result<Part> {
-        let file_name = head.name("filename");
-        let mut file = file_name.as_ref().and_then(|_| self.begin_file());
+        let file_name = head.name("filename").map(limited);
+        let reports = self.reports.filter(|_| file_name.is_some());
+        let mut file = reports.and_then(|reports| self.saved(reports.begin()));
         let mut digest = Context::new(&SHA256);
         let (mut size_bytes, mut beginning) = (0, Vec::new());
         loop {
@@ -98,20 +99,16 @@ impl Report<'_> {
                 break;
             }
             digest.update(piece);
-            if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(piece)) {
-                self.note_not_saved(&error);
-                file = None;
-            }
+            file = file.and_then(|mut file| self.saved(file.write_all(piece).map(|()| file)));
             beginning.extend(piece.iter().take(MAX_VALUE_BYTES - beginning.len()));
             let length = piece.len();
             size_bytes += length as u64;
             data.consume(length);
         }
         // A form in which no file was chosen has neither name nor content.
-        let is_chosen = size_bytes > 0 || file_name.as_ref().is_some_and(|name| !name.is_empty());
-        if let Some(file) = file.filter(|_| is_chosen) {
-            self.files.push((self.parts.len(), file.into_temp_path()));
-        }
+        let name = file_name.as_deref().unwrap_or_default();
+        let chosen = file.zip(reports).filter(|_| size_bytes > 0 || !name.is_empty());
+        let saved = chosen.and_then(|(file, reports)| self.saved(reports.keep(file.into_temp_path(), name)));
         if size_bytes > MAX_VALUE_BYTES as u64 {
             // The last character may be cut in two.
             while beginning.pop().is_some_and(|byte| matches!(byte, 0x80..0xc0)) {}
@@ -124,50 +121,37 @@ impl Report<'_> {
         self.findings.extend(head.flaws(self.parts.len() + 1));
         Ok(Part {
             field: limited(field),
-            file_name: file_name.map(limited),
+            file_name,
             content_type: head.content_type().map(limited),
             size_bytes,
             sha256: digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
             value_bytes: value.as_ref().map(|_| beginning.len()),
             value,
-            saved: None,
+            saved,
         })
     }
 
-    fn begin_file(&mut self) -> Option<NamedTempFile> {
-        self.reports?.begin().map_err(|error| self.note_not_saved(&error)).ok()
-    }
-
-    /// Called when the report has come whole; the files of another go away by themselves.
-    fn keep_files(&mut self) {
-        for (index, file) in std::mem::take(&mut self.files) {
-            let Some(reports) = self.reports else { return };
-            match reports.keep(file, self.parts[index].file_name.as_deref().unwrap_or_default()) {
-                Ok(path) => self.parts[index].saved = Some(path),
-                Err(error) => self.note_not_saved(&error),
-            }
-        }
-    }
-
-    fn note_not_saved(&mut self, error: &io::Error) {
-        self.not_saved = Some(format!("the report came, but cannot be kept in the folder of --record: {error}"));
-        self.reports = None;
+    /// What saving has come to. `None`: it has failed, and nothing more of this report is kept.
+    fn saved<T>(&mut self, outcome: io::Result<T>) -> Option<T> {
+        let failed = |error: &io::Error| {
+            let sentence = format!("the report came, but cannot be kept in the folder of --record: {error}");
+            (self.reports, self.not_saved) = (None, Some(sentence));
+        };
+        outcome.inspect_err(failed).ok()
     }
 
     fn check_files(&mut self) {
-        let mut files =
-            self.parts.iter().filter(|part| part.file_name.as_ref().is_some_and(|name| !name.is_empty())).peekable();
         let expected = &format!("a part with a file name and content: {}", self.example);
-        if files.peek().is_none() {
+        let is_file = |part: &&Part| part.file_name.as_ref().is_some_and(|name| !name.is_empty());
+        let files: Vec<&Part> = self.parts.iter().filter(is_file).collect();
+        let empty = files.iter().find(|file| file.size_bytes == 0);
+        if files.is_empty() && self.findings.is_empty() {
             // Whatever else is wrong with the report may be why none was found.
-            if !self.findings.is_empty() {
-                return;
-            }
             let received = format!("{}, none with a file name", counted(self.parts.len() as u64, "part"));
             self.note(422, "the report has no file part", expected, &received);
-        } else if let Some(name) = files.find(|part| part.size_bytes == 0).and_then(|part| part.file_name.clone()) {
-            let name = quoted(name.as_bytes());
-            self.note(422, format!("the file {name} in the report is empty"), expected, "0 bytes");
+        } else if let Some(name) = empty.and_then(|file| file.file_name.as_ref()) {
+            let sentence = format!("the file {} in the report is empty", quoted(name.as_bytes()));
+            self.note(422, sentence, expected, "0 bytes");
         }
     }
 
@@ -205,10 +189,8 @@ fn boundary(content_type: Option<&str>, example: &str) -> Result<String, Finding
     let parameters = Parameters::of(value.as_bytes());
     if parameters.is_malformed || !is_of_type(value.as_bytes(), "multipart/form-data") {
         let comma = if value.contains(',') { ", by a comma where a semicolon belongs" } else { "" };
-        return finding(
-            400,
-            &format!("the Content-Type of the report is malformed{comma}: {}", quoted(value.as_bytes())),
-        );
+        let shown = quoted(value.as_bytes());
+        return finding(400, &format!("the Content-Type of the report is malformed{comma}: {shown}"));
     }
     match parameters.get("boundary") {
         Some(boundary) if !boundary.is_empty() => Ok(String::from_utf8_lossy(boundary).into_owned()),
