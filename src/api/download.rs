@@ -21,10 +21,10 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
         Some((_, status)) => Reply::empty(status),
         // No range lies in an empty file; Flask and RFC 9110, 14.1.2 make it the whole of it.
         None => match range(request, &validators, length).filter(|_| length > 0) {
-            None => content(download, 200, 0, length),
+            None => content(download, &validators, 200, 0, length),
             Some((first, last)) if first < length && first <= last => {
                 let last = last.min(length - 1);
-                content(download, 206, first, last - first + 1)
+                content(download, &validators, 206, first, last - first + 1)
                     .with("Content-Range", format!("bytes {first}-{last}/{length}"))
             }
             Some(_) => {
@@ -45,9 +45,9 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     Ok(reply)
 }
 
-fn content(download: Download, status: u16, start_byte: u64, length_bytes: u64) -> Reply {
+fn content(download: Download, validators: &Validators, status: u16, start_byte: u64, length_bytes: u64) -> Reply {
     let content_type = mime_guess::from_path(&download.name).first_or_octet_stream();
-    let Validators { entity_tag, .. } = Validators::of(&download);
+    let entity_tag = validators.entity_tag.clone();
     let piece = Piece { entity_tag, file_bytes: download.length_bytes, first_byte: start_byte };
     let body = match download.content {
         Content::File(file) => Body::File { file, start_byte, length_bytes },

@@ -8,9 +8,8 @@ use memchr::{memchr, memchr_iter, memchr2};
 use percent_encoding::percent_decode;
 use std::collections::BTreeMap;
 
-/// As sent.
-#[derive(Default)]
 pub struct PartHead {
+    /// As sent.
     pub raw: Vec<u8>,
     /// A line ends with LF alone.
     pub has_bare_lf: bool,
@@ -35,7 +34,7 @@ impl PartHead {
 
     /// The `name` or `filename` of its Content-Disposition.
     pub fn name(&self, parameter: &str) -> Option<String> {
-        self.disposition().text(parameter)
+        Parameters::of(self.header("content-disposition")?).text(parameter)
     }
 
     pub fn content_type(&self) -> Option<String> {
@@ -58,7 +57,7 @@ impl PartHead {
         let mut sentences = Vec::new();
         let disposition = self.header("content-disposition");
         let shown_disposition = quoted(disposition.unwrap_or_default());
-        let parameters = self.disposition();
+        let parameters = disposition.map(Parameters::of).unwrap_or_default();
         if parameters.is_malformed || disposition.is_some_and(|value| !is_of_type(value, "form-data")) {
             sentences.push(format!("the Content-Disposition of {part} is malformed: {shown_disposition}"));
         } else if parameters.text("name").is_none() {
@@ -82,10 +81,6 @@ impl PartHead {
         }
         let received = quoted(&self.raw);
         sentences.into_iter().map(|sentence| Finding::new(400, sentence, WELL_FORMED, &received)).collect()
-    }
-
-    fn disposition(&self) -> Parameters {
-        self.header("content-disposition").map(Parameters::of).unwrap_or_default()
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {

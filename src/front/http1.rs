@@ -201,8 +201,8 @@ pub fn findings(request: &Request) -> Vec<Finding> {
 fn is_host(text: &str) -> bool {
     let port_at = text.rfind(':').filter(|at| !text[*at..].contains(']'));
     let (name, port) = text.split_at(port_at.unwrap_or(text.len()));
-    let is_port =
-        port.len() < 2 || port.bytes().skip(1).all(|b| b.is_ascii_digit()) && port[1..].parse::<u16>().is_ok();
+    let port = port.trim_start_matches(':');
+    let is_port = port.is_empty() || port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
     let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)) && !name.is_empty();
     let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     is_port && (is_name || address.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()))

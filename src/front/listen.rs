@@ -88,36 +88,26 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 fn failure(address: SocketAddr, error: &io::Error, addresses: &[IpAddr]) -> Failure {
-    let what = |why: &str| format!("cannot listen on {address}: {why}");
-    match error.kind() {
-        ErrorKind::AddrInUse => {
-            let advice = format!("stop it, or start with --port {}", next_free_port(address, addresses));
-            Failure::new(what("another program uses the port"), advice)
-        }
+    // To be offered instead; 0, which stands for any, where there is none.
+    let mut higher = address.port().saturating_add(1)..=u16::MAX;
+    let mut other = || higher.find(|port| listen_on_all(addresses, *port).is_ok()).unwrap_or_default();
+    let (why, advice) = match error.kind() {
+        ErrorKind::AddrInUse => ("another program uses the port", format!("stop it, or start with --port {}", other())),
         // WSAEACCES, 10013: WSL, Docker and others with Hyper-V have hundreds of ports reserved at each start of Windows.
         ErrorKind::PermissionDenied if cfg!(windows) => {
-            let other = next_free_port(address, addresses);
-            let list = "netsh interface ipv4 show excludedportrange protocol=tcp";
-            Failure::new(
-                what("Windows keeps the port for itself"),
-                format!("start with --port {other}; `{list}` lists the ports that are kept"),
-            )
+            let list = "`netsh interface ipv4 show excludedportrange protocol=tcp` lists the ports that are kept";
+            ("Windows keeps the port for itself", format!("start with --port {}; {list}", other()))
         }
-        ErrorKind::PermissionDenied => Failure::new(
-            what("the system does not allow it"),
-            "start with another --port: systems keep some for themselves, such as those below 1024",
-        ),
+        ErrorKind::PermissionDenied => {
+            let advice = "start with another --port: systems keep some for themselves, such as those below 1024";
+            ("the system does not allow it", advice.to_owned())
+        }
         ErrorKind::AddrNotAvailable => {
-            Failure::new(what("this machine has no such address"), "give --host an address of this machine")
+            ("this machine has no such address", "give --host an address of this machine".to_owned())
         }
-        _ => Failure::new(what(&error.to_string()), "start with another --port or --host"),
-    }
-}
-
-/// To be offered instead; 0, which stands for any, where there is none.
-fn next_free_port(address: SocketAddr, addresses: &[IpAddr]) -> u16 {
-    let mut higher = address.port().saturating_add(1)..=u16::MAX;
-    higher.find(|port| listen_on_all(addresses, *port).is_ok()).unwrap_or_default()
+        _ => (&*error.to_string(), "start with another --port or --host".to_owned()),
+    };
+    Failure::new(format!("cannot listen on {address}: {why}"), advice)
 }
 
 const ATTEMPTS: usize = 20;
