@@ -71,14 +71,10 @@ impl Report<'_> {
         for sentence in layout.flaws() {
             self.note(400, sentence, &expected, &counted(layout.begun_parts as u64, "part"));
         }
-        if !layout.has_last_delimiter {
-            // Of a report that breaks off nothing is kept.
-            self.reports = None;
-        }
         let mut parts = multipart::parts(&mut request.body, &layout);
         for head in &layout.heads {
             let Some(mut entry) = parts.read_entry()? else { break };
-            let part = self.read_part(head, &mut entry.data)?;
+            let part = self.read_part(head, &mut entry.data, layout.has_last_delimiter)?;
             self.parts.push(part);
         }
         if layout.has_last_delimiter {
@@ -87,7 +83,8 @@ impl Report<'_> {
         Ok(())
     }
 
-    fn read_part(&mut self, head: &PartHead, data: &mut impl BufRead) -> io::Result<Part> {
+    /// `is_whole`: the report has come to its end; of another nothing is kept.
+    fn read_part(&mut self, head: &PartHead, data: &mut impl BufRead, is_whole: bool) -> io::Result<Part> {
         let file_name = head.name("filename").map(limited);
         let reports = self.reports.filter(|_| file_name.is_some());
         let mut file = reports.and_then(|reports| self.saved(reports.begin()));
@@ -107,8 +104,11 @@ impl Report<'_> {
         }
         // A form in which no file was chosen has neither name nor content.
         let name = file_name.as_deref().unwrap_or_default();
-        let chosen = file.zip(reports).filter(|_| size_bytes > 0 || !name.is_empty());
-        let saved = chosen.and_then(|(file, reports)| self.saved(reports.keep(file.into_temp_path(), name)));
+        let is_chosen = size_bytes > 0 || !name.is_empty();
+        let saved = file
+            .zip(reports)
+            .filter(|_| is_whole && is_chosen)
+            .and_then(|(file, reports)| self.saved(reports.keep(file.into_temp_path(), name)));
         if size_bytes > MAX_VALUE_BYTES as u64 {
             // The last character may be cut in two.
             while beginning.pop().is_some_and(|byte| matches!(byte, 0x80..0xc0)) {}

@@ -38,7 +38,7 @@ impl Stream {
                 // close first, for a moment; after that a reset says nothing. Windows knows no waits so short.
                 let ended = if cfg!(windows) { Ok(1) } else { socket.look(MOMENT) };
                 connection.send_close_notify();
-                let said = write_all_tls(&mut connection, &mut socket);
+                let said = rustls::Stream::new(&mut *connection, &mut socket).flush();
                 // Says nothing any more.
                 socket.end().ok();
                 [ended.err(), said.err()].iter().flatten().any(is_reset)
@@ -51,7 +51,11 @@ impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Plain(socket) => socket.read(buffer),
-            Stream::Tls(connection, socket) => read_tls(connection, socket, buffer),
+            Stream::Tls(connection, socket) => match rustls::Stream::new(&mut **connection, socket).read(buffer) {
+                // Many clients close without the close_notify of TLS. Whether a request is whole, its framing says.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
+                result => result,
+            },
         }
     }
 }
@@ -62,7 +66,8 @@ impl Write for Stream {
             Stream::Plain(socket) => socket.write(bytes),
             Stream::Tls(connection, socket) => {
                 let count = connection.writer().write(bytes)?;
-                write_all_tls(connection, socket)?;
+                // The `write` of rustls tells of an error only at the next one.
+                rustls::Stream::new(&mut **connection, socket).flush()?;
                 Ok(count)
             }
         }
@@ -72,30 +77,6 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Decrypts what has come, or waits for more.
-fn read_tls(connection: &mut ServerConnection, socket: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match connection.reader().read(buffer) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            // Many clients close without the close_notify of TLS. Whether a request is whole, its framing says.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
-            result => return result,
-        }
-        connection.read_tls(socket)?;
-        let processed = connection.process_new_packets();
-        // Among others the alert that tells the client what was wrong.
-        write_all_tls(connection, socket)?;
-        processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-    }
-}
-
-fn write_all_tls(connection: &mut ServerConnection, socket: &mut Socket) -> io::Result<()> {
-    while connection.wants_write() {
-        connection.write_tls(socket)?;
-    }
-    Ok(())
 }
 
 impl Tls {
