@@ -111,12 +111,7 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<u8, Failure> {
     // Before there is a second thread: later the system's time zone cannot be asked for safely. UTC where it fails.
     let time_zone = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
-    if SystemTime::now() < SystemTime::UNIX_EPOCH {
-        return Err(Failure::new(
-            "the clock of this machine is before 1970",
-            "set it: certificates and HTTP need the date",
-        ));
-    }
+    check_clock()?;
     let data = Data::open(options.data.clone())?;
     let has_command = !options.command.is_empty();
     let passing = (has_command && options.record.is_none()).then(passing_folder).transpose()?;
@@ -157,20 +152,32 @@ fn run(options: Options) -> Result<u8, Failure> {
     }
     let (ended, word) = wait(client, &stopped, front);
 
-    let is_ready = front.journal.stop(front.finish(), ended.as_ref());
-    if let Some(Err(error)) = record.as_ref().map(Record::close) {
-        front.journal.say(&format!("warning: cannot remove ready.json: {error}"));
-    }
-    front.journal.close();
+    let exit_code = say_last(front, record.as_ref(), ended.as_ref());
     if word == Some(Word::Signal) {
         console::hold_window();
     }
-    Ok(match ended {
+    Ok(exit_code)
+}
+
+/// Returns the exit code.
+fn say_last(front: &Front, record: Option<&Record>, ended: Option<&Ended>) -> u8 {
+    let is_ready = front.journal.stop(front.finish(), ended);
+    if let Some(Err(error)) = record.map(Record::close) {
+        front.journal.say(&format!("warning: cannot remove ready.json: {error}"));
+    }
+    front.journal.close();
+    match ended {
         None => 0,
-        Some(Ended { not_run: Some(code), .. }) => code,
+        Some(Ended { not_run: Some(code), .. }) => *code,
         Some(_) if is_ready => 0,
         Some(_) => 3,
-    })
+    }
+}
+
+fn check_clock() -> Result<(), Failure> {
+    let advice = "set it: certificates and HTTP need the date";
+    let is_right = SystemTime::now() >= SystemTime::UNIX_EPOCH;
+    is_right.then_some(()).ok_or_else(|| Failure::new("the clock of this machine is before 1970", advice))
 }
 
 /// What a command needs lies there where nothing is to be kept.

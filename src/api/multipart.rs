@@ -54,8 +54,7 @@ impl Layout {
     fn read(body: &mut (impl Read + Seek), delimiter: &str, max_parts: usize) -> io::Result<Layout> {
         let delimiter = Finder::new(delimiter);
         let mut layout = Layout::default();
-        let mut window = Window::of(body)?;
-        let mut position = 0;
+        let (mut window, mut position) = (Window::of(body)?, 0);
         while let Some((found, before, behind)) = window.find(&delimiter, position)? {
             layout.has_delimiter = true;
             position = found + delimiter.needle().len() as u64;
@@ -64,8 +63,7 @@ impl Layout {
             let lines = &lines[..lines.len().min(MAX_PART_HEAD_BYTES)];
             let is_line = (found == 0 || before.ends_with(b"\n")) && !own_end.ends_with(b"\r");
             // Before the first part and behind the last one, only header lines of a part tell it from a text.
-            let begins_head = offset > 0
-                && lines.trim_ascii_start().get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"Content-"));
+            let begins_head = offset > 0 && begins_head(lines);
             if layout.has_last_delimiter {
                 if begins_head {
                     layout.stopped = Some("a part of the report comes behind its last boundary".to_owned());
@@ -79,11 +77,7 @@ impl Layout {
             if !is_line && (layout.begun_parts > 0 || !begins_head) {
                 continue;
             }
-            layout.note_line_ends(before, own_end);
-            if let Some(content) = layout.contents.last_mut() {
-                // The line end belongs to the delimiter; an empty content may have none of its own.
-                content.end = content.start.max(found - if before.ends_with(b"\r\n") { 2 } else { 1 });
-            }
+            layout.end_content(found, before, own_end);
             layout.has_last_delimiter = offset == 0 || layout.begun_parts == max_parts;
             if offset == 0 {
                 continue;
@@ -108,10 +102,15 @@ impl Layout {
         Ok(layout)
     }
 
-    fn note_line_ends(&mut self, before: &[u8], own_end: &[u8]) {
+    /// At a delimiter that was found there.
+    fn end_content(&mut self, found: u64, before: &[u8], own_end: &[u8]) {
         for line in [before, own_end] {
             self.has_cr_lf |= line.ends_with(b"\r\n");
             self.has_bare_lf |= line.ends_with(b"\n") && !line.ends_with(b"\r\n");
+        }
+        if let Some(content) = self.contents.last_mut() {
+            // The line end belongs to the delimiter; an empty content may have none of its own.
+            content.end = content.start.max(found - if before.ends_with(b"\r\n") { 2 } else { 1 });
         }
     }
 
@@ -143,6 +142,10 @@ impl Layout {
 
 fn no_end(part: usize) -> String {
     format!("the header lines of part {part} of the report do not end with an empty line (CR LF, CR LF)")
+}
+
+fn begins_head(lines: &[u8]) -> bool {
+    lines.trim_ascii_start().get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"Content-"))
 }
 
 /// So far behind a delimiter the header lines of a part begin; 0: it is the last. `None`: it is part of a content.

@@ -183,8 +183,8 @@ pub fn is_reset(error: &io::Error) -> bool {
 const READ_BYTES: usize = 16 * 1024;
 /// So long is waited at a time, or a quarter of the timeout.
 const TURN: Duration = Duration::from_millis(500);
-/// Above so many connections there is less patience: together with a turn for the end two seconds.
+/// Above so many connections there is less patience: together with turns at its end less than two seconds.
 const CROWD: usize = 256;
-const CROWD_PATIENCE: Duration = Duration::from_millis(1500);
+const CROWD_PATIENCE: Duration = Duration::from_millis(1000);
 /// How long a client that is still sending may pause before its connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
