@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::connection::Connection;
-use crate::support::{LIMIT, REPORT, Server};
+use crate::support::{LIMIT, REPORT, Server, is_under_wine};
 #[cfg(unix)]
 use crate::support::{TASKS, is_skipped_under_wine, start_limited};
 
@@ -21,7 +21,9 @@ fn it_stops_though_a_report_is_being_taken_apart() {
 
     assert_eq!(finished.code, Some(0));
     let unfinished = "\n  not counted: 1 request still on the way at the end\n";
-    assert_eq!(finished.stdout.contains(unfinished), cfg!(debug_assertions), "{}", finished.stdout);
+    // Under wine it is a release build, as on Windows.
+    let is_debug_build = cfg!(debug_assertions) && !is_under_wine();
+    assert_eq!(finished.stdout.contains(unfinished), is_debug_build, "{}", finished.stdout);
     assert_eq!(server.journal().last().expect("an event")["event"], "stop");
     assert_eq!(kept(&server), 0, "something is left");
     assert!(!server.record.path().join("ready.json").exists());
@@ -83,7 +85,8 @@ fn send_large_report(server: &Server) -> Connection {
          Content-Length: {}\r\n\r\n{head}",
         head.len() + length
     ));
-    let piece = vec![b'x'; 1_000_000];
+    // What every delimiter holds is slow to look through.
+    let piece = vec![b'-'; 1_000_000];
     (0..length / piece.len()).for_each(|_| connection.send(&piece));
     let deadline = Instant::now() + LIMIT;
     while kept(server) == 0 {

@@ -8,11 +8,16 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::front::refusal::open;
-use crate::support::{DOWNLOAD, Server, WITH_AND_WITHOUT_TLS, data_folder, folder_with_a_large_download, text};
+use crate::support::{
+    DOWNLOAD, Server, WITH_AND_WITHOUT_TLS, data_folder, folder_with_a_large_download, is_skipped_under_wine, text,
+};
 
 /// It closes before the answer comes, which then meets nobody.
 #[test]
 fn a_small_answer_that_meets_nobody_is_not_delivered() {
+    if is_skipped_under_wine("a reset behind an answer, which wine tells as an end in order") {
+        return;
+    }
     for arguments in WITH_AND_WITHOUT_TLS {
         let server = Server::start(arguments);
         let mut connection = server.connect();
@@ -32,6 +37,9 @@ fn a_small_answer_that_meets_nobody_is_not_delivered() {
 
 #[test]
 fn an_answer_that_has_come_and_is_not_read_is_not_delivered() {
+    if is_skipped_under_wine("a reset behind an answer, which wine tells as an end in order") {
+        return;
+    }
     let server = Server::start(&["--http"]);
     let mut stream = open(&server);
     stream.write_all(last_request().as_bytes()).expect("the server reads");

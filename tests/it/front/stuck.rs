@@ -171,7 +171,7 @@ fn the_513th_connection_is_503_and_the_next_is_served_when_others_end() {
             get_on(0);
             assert_eq!(server.get(TASKS).status, *status);
         });
-        assert!(at_once < 5 * usual, "{at_once:?} instead of {usual:?}");
+        assert!(at_once < 20 * usual, "{at_once:?} instead of {usual:?}");
 
         drop(uploads);
 
