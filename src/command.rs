@@ -45,12 +45,23 @@ pub fn run<T>(mut command: Command, stopped: &Receiver<T>) -> Ended {
         not_run: None,
     };
     match command.spawn().and_then(|child| wait(child, stopped)) {
-        Ok((status, was_ended)) => {
+        Ok((status, None)) => {
             ended.exit_code = status.code();
-            ended.trouble = trouble(status, was_ended);
+            ended.trouble = trouble(status);
+        }
+        // Its exit code says nothing then.
+        Ok((status, Some(Stopped::InTime))) => {
+            ended.trouble = trouble(status).or(Some("the client was interrupted".to_owned()));
+        }
+        Ok((_, Some(Stopped::Killed))) => {
+            let seconds = GRACE.as_secs();
+            let sentence = format!("the client did not end within {seconds} s of the word to stop, and was ended");
+            ended.trouble = Some(sentence);
         }
         Err(error) => {
-            let is_missing = error.kind() == ErrorKind::NotFound;
+            // Where a path leads to a script, what is missing is its interpreter.
+            let path = Path::new(command.get_program());
+            let is_missing = error.kind() == ErrorKind::NotFound && !(path.components().count() > 1 && path.exists());
             let why = if is_missing { NOT_THERE.to_owned() } else { format!("cannot be run: {error}; {RUNNABLE}") };
             ended.not_run = Some(if is_missing { 127 } else { 126 });
             ended.trouble = Some(format!("the command {program} {why}"));
@@ -59,29 +70,32 @@ pub fn run<T>(mut command: Command, stopped: &Receiver<T>) -> Ended {
     ended
 }
 
-/// How it has ended, and whether that was done here.
-fn wait<T>(mut child: Child, stopped: &Receiver<T>) -> io::Result<(ExitStatus, bool)> {
+/// Whether it ended at the word to stop.
+enum Stopped {
+    InTime,
+    Killed,
+}
+
+/// A second word to stop ends it at once.
+fn wait<T>(mut child: Child, stopped: &Receiver<T>) -> io::Result<(ExitStatus, Option<Stopped>)> {
     let mut deadline: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok((status, false));
+            return Ok((status, deadline.map(|_| Stopped::InTime)));
         }
         if stopped.recv_timeout(LOOK).is_ok() {
-            deadline.get_or_insert_with(|| Instant::now() + GRACE);
+            deadline = Some(Instant::now() + if deadline.is_none() { GRACE } else { Duration::ZERO });
         }
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
             child.kill()?;
-            return Ok((child.wait()?, true));
+            return Ok((child.wait()?, Some(Stopped::Killed)));
         }
     }
 }
 
 /// What is wrong with how a client has ended.
-fn trouble(status: ExitStatus, was_ended: bool) -> Option<String> {
+fn trouble(status: ExitStatus) -> Option<String> {
     match status.code() {
-        _ if was_ended => {
-            Some(format!("the client did not end within {} s of the word to stop, and was ended", GRACE.as_secs()))
-        }
         Some(0) => None,
         Some(code) if code > 0 => Some(format!("the client ended with exit code {code}")),
         // Windows says so what a signal is elsewhere, such as 0xc0000005.

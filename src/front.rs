@@ -111,13 +111,15 @@ impl Front {
         let is_refused = count(&token) > MAX_CONNECTIONS;
         let serve = move || {
             let served = catch_unwind(AssertUnwindSafe(|| {
-                let socket = Socket::new(stream, self.timeout, token);
+                let socket = Socket::new(stream, self.timeout, Arc::downgrade(&token));
                 self.serve(socket.map_err(|error| broke(&error))?, client, is_refused)
             }));
             let made_mistake = |_| Err("the server made a mistake over this connection and closed it".to_owned());
             if let Err(sentence) = served.unwrap_or_else(made_mistake) {
                 self.journal.connection(client, &sentence, true);
             }
+            // Not before all is told.
+            drop(token);
         };
         let thread = thread::Builder::new().name(format!("client {client}")).stack_size(STACK_BYTES);
         if let Err(error) = thread.spawn(serve) {

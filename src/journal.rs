@@ -40,6 +40,7 @@ struct Book {
 struct Told {
     sentence: String,
     since: Instant,
+    last: Instant,
     /// So often it has come since.
     again: u64,
 }
@@ -64,6 +65,7 @@ impl Journal {
         if book.has_ended {
             return;
         }
+        self.tell_repetition(book.last_told.take());
         book.checklist.count(exchange);
         self.console.print(&lines);
         self.write(&mut book, "request", || request_members(exchange));
@@ -146,19 +148,22 @@ impl Journal {
     /// A sentence that comes again and again is said every few seconds, with how often it came.
     fn tell_connection(&self, book: &mut Book, client: SocketAddr, sentence: &str) {
         match &mut book.last_told {
-            Some(last) if last.sentence == sentence && last.since.elapsed() < REPETITION => last.again += 1,
+            Some(told) if told.sentence == sentence && told.since.elapsed() < REPETITION => {
+                (told.last, told.again) = (Instant::now(), told.again + 1);
+            }
             last => {
                 self.tell_repetition(last.take());
                 self.console.print(&format!("{}  {client}  {sentence}", self.painted_time()));
-                *last = Some(Told { sentence: sentence.to_owned(), since: Instant::now(), again: 0 });
+                let now = Instant::now();
+                *last = Some(Told { sentence: sentence.to_owned(), since: now, last: now, again: 0 });
             }
         }
     }
 
     fn tell_repetition(&self, told: Option<Told>) {
-        if let Some(Told { since, again: again @ 1.., .. }) = told {
-            let seconds = since.elapsed().as_secs().max(1);
-            self.say(&format!("... (again, {} in {seconds} s)", counted(again, "time")));
+        if let Some(Told { sentence, since, last, again: again @ 1.. }) = told {
+            let (cause, seconds) = (checklist::cause(&sentence), (last - since).as_secs().max(1));
+            self.say(&format!("{cause} ... (again, {} in {seconds} s)", counted(again, "time")));
         }
     }
 
@@ -183,7 +188,7 @@ impl Journal {
             self.console.painted(colour, &status.to_string()),
             self.console.painted(Colour::Dim, &size),
         );
-        let mut lines = vec![format!("{time}  {status}  {method:<4}  {target:<TARGET_COLUMNS$}  {size}")];
+        let mut lines = vec![format!("{time}  {status}  {method:<7}  {target:<TARGET_COLUMNS$}  {size}")];
         lines.extend(exchange.fault.map(|fault| format!("fault {}, on purpose", fault.name())));
         let is_new = |sentence: &&String| notes.findings.iter().all(|finding| finding.sentence != **sentence);
         let errors = notes.error.iter().filter(is_new).chain(undelivered);

@@ -142,7 +142,7 @@ fn run(options: Options) -> Result<u8, Failure> {
     }));
     let api = Api { data, strict: options.strict, reports: kept.map(Record::reports), url: url.clone() };
     let client = command::prepare(&options.command, &url, trust.ca_path.as_deref())?;
-    let stopped = stop::words(options.exit_on_stdin_close)?;
+    let stopped = stop::words(options.exit_on_stdin_close, has_command)?;
 
     front.journal.start(&url, &banner);
     thread::Builder::new().name("loop".to_owned()).spawn(move || api.serve(bridge)).map_err(Failure::no_thread)?;
@@ -220,7 +220,13 @@ impl Trust {
                 let path = certificate.display();
                 let (config, warning) = certificate::load(certificate, key)?;
                 let about = warning.map_or(path.to_string(), |warning| format!("{path}; warning: {warning}"));
-                (config, Vec::new(), None, about, format!("give it the CA that signed {path}"))
+                (
+                    config,
+                    Vec::new(),
+                    None,
+                    about,
+                    format!("give it the CA that signed {path}, or that file if nobody did"),
+                )
             }
             Security::Made { names } => {
                 let names = certificate::names(options.host.as_ref().into_iter().chain(names));

@@ -176,8 +176,8 @@ pub struct Notes {
 
 #[derive(Debug)]
 pub struct Piece {
-    /// Of this state of the file.
-    pub entity_tag: String,
+    /// The file's name and entity tag.
+    pub state: String,
     pub file_bytes: u64,
     pub first_byte: u64,
 }

@@ -240,16 +240,18 @@ Without options it serves the folder \"data\" beside the program, or else the da
 https://localhost:5000. It is for tests only, never for production.
 
 With -- COMMAND, such as -- python client.py, it runs that client, stops when it ends, and says whether
-it is ready: it ended with 0, did each of the three steps right, and nothing wrong. The client finds the
-address in the environment variable CLEANER_URL, and trusts the certificate by what else is set there.
+the client is ready: whether it ended with 0, did each of the three steps right, and nothing wrong. It
+finds the address in the environment variable CLEANER_URL, and trusts the certificate by what else is
+set there.
 
   --port N               listen on port N, 0 for any free one [5000]
   --host ADDRESS         listen on this address instead of 127.0.0.1 and ::1
   --http                 speak plain HTTP instead of HTTPS
   --cert FILE            use this certificate chain (PEM) instead of one made for the run
   --key FILE             the private key (PEM) of --cert
-  --fault NAME           make trouble on purpose, as a client is to bear it: unavailable, reset, cut, slow,
-                         hang, expired, wrong-host, untrusted-root, none, or with a command all
+  --fault NAME           make trouble on purpose, to see whether the client bears it: unavailable, reset,
+                         cut, slow, hang, expired, wrong-host, untrusted-root, or none; with a command
+                         also all, which runs the client once for each
   --name NAME            one more name or address that the certificate made for the run is for
   --data DIR             serve the files of this folder
   --write-data DIR       write the built-in files into this folder, to be changed and served, and end

@@ -15,9 +15,10 @@ pub enum Word {
     StdinClosed,
 }
 
-pub fn words(on_stdin_close: bool) -> Result<Receiver<Word>, Failure> {
+/// `has_client`: a second Ctrl+C ends that, and not this program.
+pub fn words(on_stdin_close: bool, has_client: bool) -> Result<Receiver<Word>, Failure> {
     let (stop, stopped) = sync_channel(1);
-    on_signal(stop.clone()).map_err(|error| {
+    on_signal(stop.clone(), has_client).map_err(|error| {
         Failure::new(
             format!("cannot watch for Ctrl+C: {error}"),
             "close other programs, or start it from another shell",
@@ -42,13 +43,15 @@ fn say(stop: &SyncSender<Word>, word: Word) {
 
 /// Ctrl+C, SIGTERM or SIGHUP. A second Ctrl+C ends the program at once.
 #[cfg(unix)]
-fn on_signal(stop: SyncSender<Word>) -> io::Result<()> {
+fn on_signal(stop: SyncSender<Word>, has_client: bool) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     use std::sync::{Arc, atomic::AtomicBool};
 
     let watched = if is_hangup_ignored() { vec![SIGINT, SIGTERM] } else { vec![SIGINT, SIGTERM, SIGHUP] };
     let is_stopping = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register_conditional_default(SIGINT, Arc::clone(&is_stopping))?;
+    if !has_client {
+        signal_hook::flag::register_conditional_default(SIGINT, Arc::clone(&is_stopping))?;
+    }
     for signal in &watched {
         signal_hook::flag::register(*signal, Arc::clone(&is_stopping))?;
     }
@@ -70,9 +73,9 @@ fn is_hangup_ignored() -> bool {
     ask.is_ok_and(|status| status.success())
 }
 
-/// Ctrl+C, Ctrl+Break, or the console window closed.
+/// Ctrl+C, or the console window closed, from which simple_sigh cannot tell Ctrl+Break.
 #[cfg(windows)]
-fn on_signal(stop: SyncSender<Word>) -> io::Result<()> {
+fn on_signal(stop: SyncSender<Word>, _has_client: bool) -> io::Result<()> {
     let failed = |error| io::Error::other(format!("{error}"));
     simple_sigh::init().map_err(failed)?;
     let handle = move |event| {

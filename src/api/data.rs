@@ -202,6 +202,7 @@ pub fn write_built_in(folder: &Path) -> Result<Vec<String>, Failure> {
             Err(error) => return Err(failed(&path, error)),
         }
     }
+    told.push(format!("serve them with --data {}", folder.display()));
     Ok(told)
 }
 

@@ -47,8 +47,8 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
 
 fn content(download: Download, validators: &Validators, status: u16, start_byte: u64, length_bytes: u64) -> Reply {
     let content_type = mime_guess::from_path(&download.name).first_or_octet_stream();
-    let entity_tag = validators.entity_tag.clone();
-    let piece = Piece { entity_tag, file_bytes: download.length_bytes, first_byte: start_byte };
+    let state = format!("{} {}", download.name, validators.entity_tag);
+    let piece = Piece { state, file_bytes: download.length_bytes, first_byte: start_byte };
     let body = match download.content {
         Content::File(file) => Body::File { file, start_byte, length_bytes },
         Content::BuiltIn(bytes) => Body::Bytes(bytes[start_byte as usize..][..length_bytes as usize].to_vec()),

@@ -20,7 +20,7 @@ pub struct Layout {
     contents: Vec<Range<u64>>,
     /// How many parts have begun, whole or not.
     pub begun_parts: usize,
-    pub has_last_delimiter: bool,
+    has_last_delimiter: bool,
     /// Why it was not looked through to its end.
     stopped: Option<String>,
     /// The delimiter is there, if only within a line.
@@ -120,6 +120,10 @@ impl Layout {
             0 => format!("the first delimiter of the report is not a line of its own, behind {before}"),
             part => format!("CR LF is missing before a delimiter in part {part} of the report, or behind it: {before}"),
         });
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.has_last_delimiter && self.stopped.is_none()
     }
 
     /// What is written wrongly, as sentences.

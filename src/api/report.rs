@@ -9,6 +9,7 @@ use crate::journal::record::Reports;
 use crate::message::{Finding, Part, Reply, Request};
 use crate::text::{counted, quoted, shown};
 use ring::digest::{Context, SHA256};
+use std::fs;
 use std::io::{self, BufRead, Write};
 
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
@@ -66,18 +67,18 @@ impl Report<'_> {
             return Ok(());
         }
         let layout = Layout::of(&mut request.body, boundary, MAX_PARTS)?;
-        let expected =
-            format!("parts between lines \"--{boundary}\", and \"--{boundary}--\" at the end, all with CR LF");
+        let [line, last] = ["", "--"].map(|end| quoted(format!("--{boundary}{end}").as_bytes()));
+        let expected = format!("parts between lines {line}, and {last} at the end, all with CR LF");
         for sentence in layout.flaws() {
             self.note(400, sentence, &expected, &counted(layout.begun_parts as u64, "part"));
         }
         let mut parts = multipart::parts(&mut request.body, &layout);
         for head in &layout.heads {
             let Some(mut entry) = parts.read_entry()? else { break };
-            let part = self.read_part(head, &mut entry.data, layout.has_last_delimiter)?;
+            let part = self.read_part(head, &mut entry.data, layout.is_whole())?;
             self.parts.push(part);
         }
-        if layout.has_last_delimiter {
+        if layout.is_whole() {
             self.check_files();
         }
         Ok(())
@@ -136,6 +137,10 @@ impl Report<'_> {
         let failed = |error: &io::Error| {
             let sentence = format!("the report came, but cannot be kept in the folder of --record: {error}");
             (self.reports, self.not_saved) = (None, Some(sentence));
+            // Not half a report either. What cannot be removed says where it is.
+            for part in &mut self.parts {
+                part.saved = part.saved.take().filter(|path| fs::remove_file(path).is_err());
+            }
         };
         outcome.inspect_err(failed).ok()
     }
@@ -165,7 +170,7 @@ fn content_encoding(request: &Request) -> Option<Finding> {
     let codings = request.header("Content-Encoding")?.to_ascii_lowercase();
     let is_none = codings.split(',').all(|coding| matches!(coding.trim(), "" | "identity"));
     let sentence = format!("the report has Content-Encoding: {}, which nobody decodes", shown(&codings));
-    (!is_none).then(|| Finding::new(415, sentence, "the body as it is, without Content-Encoding", &codings))
+    (!is_none).then(|| Finding::new(415, sentence, "the body as it is, without Content-Encoding", &shown(&codings)))
 }
 
 /// A line for the client that its User-Agent names.
@@ -180,7 +185,8 @@ fn as_field(example: &str) -> String {
 
 /// The boundary from the Content-Type, or what is wrong with that.
 fn boundary(content_type: Option<&str>, example: &str) -> Result<String, Finding> {
-    let received = content_type.map_or_else(|| "no Content-Type".to_owned(), |value| format!("Content-Type: {value}"));
+    let received =
+        content_type.map_or_else(|| "no Content-Type".to_owned(), |value| shown(&format!("Content-Type: {value}")));
     let finding = |status, sentence: &str| Err(Finding::new(status, sentence, &as_field(example), &received));
     let value = content_type.unwrap_or_default();
     if !value.to_ascii_lowercase().starts_with("multipart/form-data") {
@@ -207,7 +213,10 @@ const CURL_EXAMPLE: &str = "curl -F file=@report.zip URL";
 const EXAMPLES: [(&str, &str); 4] = [
     ("python", r#"requests.post(url, files={"file": open("report.zip", "rb")})"#),
     ("node", r#"form.set("file", await fs.openAsBlob("report.zip"), "report.zip"), and fetch with body: form"#),
-    ("java", r#"MultipartEntityBuilder.create().addBinaryBody("file", new File("report.zip")).build()"#),
+    (
+        "java",
+        r#"(Apache HttpClient) MultipartEntityBuilder.create().addBinaryBody("file", new File("report.zip")).build()"#,
+    ),
     (".net", r#"new MultipartFormDataContent { { new StreamContent(file), "file", "report.zip" } }"#),
 ];
 /// More parts, or longer names, would only be there to fill the memory.

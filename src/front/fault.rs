@@ -61,7 +61,12 @@ fn hang(stream: &mut Stream, reply: &mut Reply, timeout: Duration) -> Sent {
     let seconds = began.elapsed().as_secs_f64();
     if is_there {
         let sentence = format!("the client waited {seconds:.1} s, until the server closed the connection");
-        reply.notes.findings.push(Finding::new(408, sentence, "a timeout of its own, shorter than --timeout", "none"));
+        reply.notes.findings.push(Finding::new(
+            408,
+            sentence,
+            "a timeout of its own, shorter than --timeout",
+            "none, or a longer one",
+        ));
     }
     Sent { body_bytes: 0, trouble: Some(format!("no answer for {seconds:.1} s")) }
 }

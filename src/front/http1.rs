@@ -3,7 +3,7 @@
 //! choice, the stricter one is taken.
 
 use crate::message::{Finding, Reply, Request};
-use crate::text::{grouped, in_bytes, quoted, to_text};
+use crate::text::{grouped, in_bytes, quoted, shown, to_text};
 use percent_encoding::AsciiSet;
 use std::io::{BufRead, ErrorKind, Read};
 use std::net::Ipv6Addr;
@@ -183,13 +183,13 @@ pub fn findings(request: &Request) -> Vec<Finding> {
                 ("the request has no Host header, which HTTP/1.1 demands".to_owned(), "no Host".to_owned())
             }
             [host] if *name == HOST && !is_host(&to_text(host)) => {
-                (format!("the Host {} is not a name or address with a port", quoted(host)), to_text(host))
+                (format!("the Host {} is not a name or address with a port", quoted(host)), shown(&to_text(host)))
             }
             [] | [_] => return None,
             values => {
-                let shown: Vec<String> = values.iter().map(|value| quoted(value)).collect();
-                let sentence = format!("the request has {} {name} headers: {}", values.len(), shown.join(" and "));
-                (sentence, to_text(&values.join(&b", "[..])))
+                let each: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+                let sentence = format!("the request has {} {name} headers: {}", values.len(), each.join(" and "));
+                (sentence, shown(&to_text(&values.join(&b", "[..]))))
             }
         };
         Some(Finding::new(400, sentence, &format!("one {name} header"), &received))

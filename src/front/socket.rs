@@ -3,7 +3,7 @@
 use socket2::SockRef;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 /// It waits in short turns, and only their time counts: not that in which this whole program stood still (Ctrl+Z, the
@@ -13,8 +13,8 @@ pub struct Socket {
     stream: BufReader<TcpStream>,
     timeout: Duration,
     turn: Duration,
-    /// Each connection holds one, and there is one more.
-    connections: Arc<()>,
+    /// The token that each connection holds, and the listener.
+    connections: Weak<()>,
     limit: Limit,
     waited: Duration,
     /// In writing; ended by all that was to be written.
@@ -32,7 +32,7 @@ pub enum Limit {
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, timeout: Duration, connections: Arc<()>) -> io::Result<Socket> {
+    pub fn new(stream: TcpStream, timeout: Duration, connections: Weak<()>) -> io::Result<Socket> {
         let turn = (timeout / 4).min(TURN);
         stream.set_read_timeout(Some(turn))?;
         stream.set_write_timeout(Some(if cfg!(windows) { timeout } else { turn }))?;
@@ -77,7 +77,7 @@ impl Socket {
     }
 
     fn is_crowded(&self) -> bool {
-        Arc::strong_count(&self.connections) - 1 > CROWD
+        self.connections.strong_count() - 1 > CROWD
     }
 
     /// Waits so long for what the client still sends, which nobody needs.

@@ -194,11 +194,13 @@ pub const TLS_HANDSHAKE: u8 = 22;
 /// A client on the same machine that has read its answer needs less.
 const MOMENT: Duration = Duration::from_millis(5);
 /// How clients say that they do not accept the certificate (RFC 8446, 6.2).
-const DISTRUST: [(AlertDescription, &str); 6] = [
+const DISTRUST: [(AlertDescription, &str); 7] = [
     (AlertDescription::UnknownCA, "unknown_ca"),
     (AlertDescription::BadCertificate, "bad_certificate"),
     (AlertDescription::CertificateUnknown, "certificate_unknown"),
     (AlertDescription::CertificateRevoked, "certificate_revoked"),
     (AlertDescription::UnsupportedCertificate, "unsupported_certificate"),
     (AlertDescription::AccessDenied, "access_denied"),
+    // Of the signature of a CA.
+    (AlertDescription::DecryptError, "decrypt_error"),
 ];

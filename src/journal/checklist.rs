@@ -14,7 +14,7 @@ pub struct Checklist {
     has_met_fault: bool,
     /// In the order of `STEPS`.
     tallies: [Tally; 3],
-    /// By entity tag: what has gone out of one state of a file.
+    /// What has gone out of each state of a file.
     downloads: BTreeMap<String, Download>,
     mistakes: Vec<Mistake>,
     /// Answers that went wrong on the server's side.
@@ -61,7 +61,10 @@ impl Checklist {
         let Some(index) = STEPS.iter().position(|(own, ..)| Some(*own) == step) else {
             if !complaints.is_empty() {
                 let (kind, what) = beside(exchange);
-                self.note(kind, &what, format!("{kind}, {what}: {}", complaints.join("; ")));
+                let told = format!("{what}: {}", complaints.join("; "));
+                // Each malformed request is one of its own.
+                let what = if request.is_some() { &what } else { &told };
+                self.note(kind, what, format!("{kind}, {told}"));
             }
             return;
         };
@@ -86,7 +89,7 @@ impl Checklist {
     /// What to tell of such a connection where the certificate is wrong on purpose, and the client has seen it.
     pub fn refusal(&mut self, sentence: &str) -> Option<String> {
         let fault = self.fault.filter(|fault| fault.is_of_certificate())?;
-        let is_refusal = ["certificate", "TLS alert"].iter().any(|word| sentence.contains(word));
+        let is_refusal = ["not trust the certificate", "has expired"].iter().any(|word| sentence.contains(word));
         self.has_begun |= is_refusal;
         self.has_met_fault |= is_refusal;
         is_refusal.then(|| format!("{}: it is wrong on purpose (--fault {})", cause(sentence), fault.name()))
@@ -107,7 +110,7 @@ impl Checklist {
         let Some(piece) = exchange.notes.piece.as_ref().filter(|_| exchange.status < 300) else {
             return exchange.status == 304;
         };
-        let download = self.downloads.entry(piece.entity_tag.clone()).or_default();
+        let download = self.downloads.entry(piece.state.clone()).or_default();
         download.file_bytes = piece.file_bytes;
         download.add(piece.first_byte, piece.first_byte + exchange.bytes_out);
         download.has_all()
@@ -158,8 +161,12 @@ impl Checklist {
     /// What speaks against the client. `ended`: where it was run here.
     pub fn reasons(&self, ended: Option<&Ended>) -> Vec<String> {
         let code = ended.and_then(|ended| ended.exit_code).filter(|_| self.has_met_fault);
-        let has_noticed = code.is_some_and(|code| code != 0);
-        let swallowed = code.filter(|code| *code == 0 && self.falls_short()).map(|_| SWALLOWED.to_owned());
+        // Below 0 Windows says that it crashed.
+        let has_noticed = code.is_some_and(|code| code > 0);
+        let swallowed = code.filter(|code| *code == 0 && self.falls_short()).map(|_| match self.fault {
+            Some(fault) if fault.is_of_certificate() => REFUSED_IN_SILENCE.to_owned(),
+            _ => SWALLOWED.to_owned(),
+        });
         // A client that has done its steps may have tried connections that it did not need.
         let lacks_step = self.tallies.iter().any(|tally| tally.counts[0] == 0);
         let mistakes = self.mistakes.iter().filter(|mistake| lacks_step || mistake.kind != CONNECTION);
@@ -186,6 +193,9 @@ impl Checklist {
     /// What speaks for it, where nothing speaks against it.
     fn praise(&self) -> String {
         match self.fault.filter(|_| self.has_met_fault) {
+            None if !self.mistakes.is_empty() => {
+                "did each of the three steps right; some of its connections came to no request, see above".to_owned()
+            }
             None => "did each of the three steps, and nothing wrong".to_owned(),
             Some(fault) if fault.is_of_certificate() => format!("refused {}", fault.what()),
             Some(fault) if self.falls_short() => {
@@ -205,7 +215,7 @@ impl Checklist {
             _ if requests == 0 => format!("never {done}; send {request}"),
             Some(download) => download.told(),
             _ if self.mistakes.iter().any(|mistake| mistake.kind == name) => return None,
-            _ if self.has_met_fault => "no whole answer came".to_owned(),
+            _ if self.has_met_fault => "no answer was a good one".to_owned(),
             _ if cut > 0 => "the client did not take all of the answer".to_owned(),
             _ => "no answer was a good one: see above".to_owned(),
         };
@@ -291,7 +301,7 @@ fn beside(exchange: &Exchange) -> (&'static str, String) {
 }
 
 /// Of a connection's failure, without what is to be done about it.
-fn cause(sentence: &str) -> &str {
+pub fn cause(sentence: &str) -> &str {
     let cause = sentence.strip_prefix("closed: ").unwrap_or(sentence);
     cause.split(": ").next().unwrap_or(cause)
 }
@@ -323,6 +333,8 @@ const NOTHING_CAME: &str =
     "no request came: the client is to send its requests to the address in the environment variable CLEANER_URL";
 const SWALLOWED: &str =
     "the client ended with exit code 0 although not all went well: let it try again, or end with another code";
+const REFUSED_IN_SILENCE: &str =
+    "the client refused the certificate, rightly, but ended with exit code 0: let it end with another code";
 const CONNECTION: &str = "connection";
 const OTHERS: &str = "others";
 /// So many things of a kind are told apart; somebody who tries all paths would only fill the memory.
@@ -352,8 +364,8 @@ mod tests {
     }
 
     /// So many bytes of a file of 300.
-    fn piece(status: u16, entity_tag: &str, first_byte: u64, bytes_out: u64) -> Exchange {
-        let piece = Some(Piece { entity_tag: entity_tag.into(), file_bytes: 300, first_byte });
+    fn piece(status: u16, state: &str, first_byte: u64, bytes_out: u64) -> Exchange {
+        let piece = Some(Piece { state: state.into(), file_bytes: 300, first_byte });
         let notes = Notes { piece, ..Notes::default() };
         Exchange { bytes_out, notes, ..exchange("GET", DOWNLOAD, status) }
     }
@@ -517,7 +529,7 @@ mod tests {
     fn whoever_ends_well_without_all_steps_has_swallowed_the_fault() {
         let failed = vec![exchange("GET", TASKS, 503)];
         let others = vec![piece(200, "a", 0, 300), exchange("POST", REPORT, 200)];
-        let expected = ["tasks: no whole answer came", SWALLOWED];
+        let expected = ["tasks: no answer was a good one", SWALLOWED];
         assert_eq!(reasons_with(Fault::Unavailable, 0, failed, others), expected);
     }
 
@@ -542,7 +554,7 @@ mod tests {
     fn a_wrong_certificate_is_to_be_refused_aloud() {
         let accepted = "the client accepted an expired certificate: switch its verification on (3 times)";
         assert_eq!(reasons_with(Fault::Expired, 0, all_steps(), vec![]), [accepted]);
-        for (code, expected) in [(0, vec![SWALLOWED]), (1, vec![])] {
+        for (code, expected) in [(0, vec![REFUSED_IN_SILENCE]), (1, vec![])] {
             let mut checklist = Checklist::new(Some(Fault::WrongHost));
             let told = checklist.refusal("does not trust the certificate (TLS alert bad_certificate): give it the CA");
             let cause = "does not trust the certificate (TLS alert bad_certificate)";

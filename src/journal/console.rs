@@ -127,5 +127,6 @@ pub fn print_now(text: &str) {
 /// Some five thousand lines.
 const QUEUE_BYTES: usize = 512 * 1024;
 const COLLECT: Duration = Duration::from_millis(5);
-/// Together with the two seconds of `Front::finish` less than the five that Windows gives when the window is closed.
+/// Together with the two seconds of `Front::finish` less than the five that Windows gives when the window is closed; a
+/// client that does not end may take longer.
 const CLOSING_LIMIT: Duration = Duration::from_secs(2);

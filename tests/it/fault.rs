@@ -139,8 +139,8 @@ fn the_verdict_says_how_the_client_took_it() {
         (
             "cut",
             swallowing,
-            "NOT READY\n  tasks: no whole answer came\n  download: only bytes 0-182 of 366 were fetched\n  \
-                report: no whole answer came\n  the client ended with exit code 0 although not all went \
+            "NOT READY\n  tasks: no answer was a good one\n  download: only bytes 0-182 of 366 were fetched\n  \
+                report: no answer was a good one\n  the client ended with exit code 0 although not all went \
                 well: let it try again, or end with another code\n",
         ),
         (
@@ -151,8 +151,8 @@ fn the_verdict_says_how_the_client_took_it() {
         (
             "untrusted-root",
             swallowing,
-            "NOT READY\n  the client ended with exit code 0 although not all went well: let it try again, or end with \
-                another code\n",
+            "NOT READY\n  the client refused the certificate, rightly, but ended with exit code 0: let it end with another \
+                code\n",
         ),
     ] {
         let Some(words) = client(lines) else { return };

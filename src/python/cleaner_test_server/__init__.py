@@ -18,10 +18,6 @@ def program() -> str:
     return shutil.which("cleaner-test-server", path=os.pathsep.join(folders)) or "cleaner-test-server"
 
 
-def start(*options: str) -> "Server":
-    return Server(*options)
-
-
 class Server(ContextManager["Server"]):
     """A running server, on a free port unless the options name one. Its record goes with this object, not before."""
 
@@ -62,9 +58,13 @@ class Server(ContextManager["Server"]):
         self.stop()
         told: List[str] = []
         for event in self.journal():
-            # Neither trouble by --fault nor a condition that does not hold is the client's mistake.
-            is_own = not event.get("fault") and event.get("status") not in (412, 416)
+            is_own = not event.get("fault") and event.get("status") not in (412, 416)  # trouble and conditions are not
             told += event.get("findings", []) + ([event["error"]] if is_own and event.get("error") else [])
+            for reason in event.get("reasons", []):  # of the verdict: the same, with what is expected
+                told = [reason.split(": ", 1)[1] if sentence in reason else sentence for sentence in told]
+                told += [reason] if "the client accepted" in reason else []
         others = [sentence for sentence in told if not any(words in sentence for words in self._expected)]
         missed = [words for words in self._expected if not any(words in sentence for sentence in told)]
         return list(dict.fromkeys(others)) + ["expected, but it did not happen: " + words for words in missed]
+
+start = Server
