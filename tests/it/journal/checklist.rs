@@ -143,7 +143,8 @@ fn what_went_wrong_beside_the_three_steps_is_told_by_cause() {
     let beside = "  tasks     never\n  download  never\n  report    never\n  \
         wrong method, 2 times: DELETE /xyz/api/cleaner/tasks\n  \
         other path, 2 times: GET /tasks\n  \
-        other request, once: malformed\n  \
+        other request, once: malformed: line 1 of the request is not a method, a target and HTTP/1.1, with one space \
+            between them: \"GARBAGE\"\n  \
         connection, 2 times: this port speaks HTTPS\n  \
         connection, once: does not trust the certificate (TLS alert unknown_ca)\n";
     assert!(told.starts_with(beside), "{told}");

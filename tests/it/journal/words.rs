@@ -157,7 +157,7 @@ fn the_same_sentence_on_connections_is_said_once_with_how_often() {
     let is_told = |line: &&str| line.contains("  closed: what it sent is neither TLS nor HTTP; it begins");
     let told = finished.stdout.lines().filter(is_told).count();
     let is_again =
-        |line: &&str| line.contains("  what it sent is neither TLS nor HTTP; it begins \"hello\" ... (again, ");
+        |line: &&str| line.contains("  what it sent is neither TLS nor HTTP; it begins \"hello\\r\\n\" ... (again, ");
     let again = finished.stdout.lines().filter(is_again).map(|line| {
         let times = line.split("(again, ").nth(1).and_then(|rest| rest.split(' ').next());
         times.and_then(|times| times.parse::<usize>().ok()).expect("a number")
