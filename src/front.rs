@@ -218,7 +218,10 @@ impl Front {
         let number = self.traffic.seen_requests.fetch_add(1, Ordering::Relaxed) + 1;
         let (request, mut reply, is_whole) = match head {
             Err(refusal) => (None, Reply::from(refusal), false),
-            Ok(request) => self.answer(input, request, is_refused),
+            Ok(request) => {
+                let (request, reply, is_whole) = self.answer(input, request, is_refused);
+                (Some(request), reply, is_whole)
+            }
         };
         let after = match &request {
             Some(request) if is_whole && http1::keeps_alive(request) => {
@@ -248,12 +251,7 @@ impl Front {
     }
 
     /// Has a request answered, once it is whole, which is said with the reply.
-    fn answer(
-        &self,
-        input: &mut BufReader<Stream>,
-        mut request: Request,
-        is_refused: bool,
-    ) -> (Option<Request>, Reply, bool) {
+    fn answer(&self, input: &mut BufReader<Stream>, mut request: Request, is_refused: bool) -> (Request, Reply, bool) {
         let findings = http1::findings(&request);
         let refusal = if self.traffic.is_stopping.load(Ordering::Relaxed) {
             Some(Reply::error(503, "the server is stopping"))
@@ -270,7 +268,7 @@ impl Front {
             None => self.bridge.ask(request),
         };
         reply.notes.findings.extend(findings);
-        (Some(request), reply, is_whole)
+        (request, reply, is_whole)
     }
 
     fn read_body(&self, input: &mut BufReader<Stream>, request: &mut Request) -> Result<(), Refusal> {

@@ -190,8 +190,7 @@ impl Journal {
         );
         let mut lines = vec![format!("{time}  {status}  {method:<7}  {target:<TARGET_COLUMNS$}  {size}")];
         lines.extend(exchange.fault.map(|fault| format!("fault {}, on purpose", fault.name())));
-        let is_new = |sentence: &&String| notes.findings.iter().all(|finding| finding.sentence != **sentence);
-        let errors = notes.error.iter().filter(is_new).chain(undelivered);
+        let errors = notes.own_error().into_iter().chain(undelivered);
         lines.extend(errors.map(|sentence| format!("error: {sentence}")));
         lines.extend(notes.advice.clone());
         let parts = notes.parts.iter().take(MAX_PART_LINES).map(part_line);

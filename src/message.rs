@@ -174,6 +174,13 @@ pub struct Notes {
     pub piece: Option<Piece>,
 }
 
+impl Notes {
+    /// The error, where no finding says the same.
+    pub fn own_error(&self) -> Option<&String> {
+        self.error.as_ref().filter(|error| self.findings.iter().all(|finding| finding.sentence != **error))
+    }
+}
+
 #[derive(Debug)]
 pub struct Piece {
     /// The file's name and entity tag.

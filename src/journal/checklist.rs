@@ -282,11 +282,9 @@ fn is_refused(status: u16) -> bool {
 
 /// What a strict server would say to the client.
 fn complaints(exchange: &Exchange) -> Vec<String> {
-    let findings = &exchange.notes.findings;
     let told = |finding: &Finding| format!("{} (expected: {})", finding.sentence, finding.expected);
-    let is_new = |error: &&String| findings.iter().all(|finding| finding.sentence != **error);
-    let error = exchange.notes.error.as_ref().filter(|_| is_refused(exchange.status)).filter(is_new);
-    findings.iter().map(told).chain(error.cloned()).collect()
+    let error = exchange.notes.own_error().filter(|_| is_refused(exchange.status));
+    exchange.notes.findings.iter().map(told).chain(error.cloned()).collect()
 }
 
 /// What a request was that is none of the three steps.
