@@ -47,11 +47,16 @@ pub struct Front {
 #[derive(Default)]
 pub struct Traffic {
     connections: Arc<()>,
+    /// Connections that do not wait for a request, until all is told of them.
+    busy: Arc<()>,
     requests: Arc<()>,
     seen_requests: AtomicU64,
     turns: fault::Turns,
     is_stopping: AtomicBool,
 }
+
+/// The token of a busy connection.
+type Busy = Option<Arc<()>>;
 
 impl Front {
     /// Accepts connections for as long as the program runs.
@@ -63,11 +68,12 @@ impl Front {
         Ok(())
     }
 
-    /// Waits until no request is being answered, but not long for slow clients; new ones are refused. Returns how many
-    /// are still on their way.
+    /// Waits until no client is busy, but not long for slow ones; new requests are refused. Returns how many are still on
+    /// their way.
     pub fn finish(&self) -> usize {
         self.traffic.is_stopping.store(true, Ordering::Relaxed);
-        wait_for_end(&self.traffic.requests, FINISH_LIMIT)
+        wait_for_end(&self.traffic.busy, FINISH_LIMIT);
+        count(&self.traffic.requests)
     }
 
     /// Once the client has ended: waits for the end of its connections, so that all is told of them. The last may not
@@ -110,16 +116,17 @@ impl Front {
         let token = Arc::clone(&self.traffic.connections);
         let is_refused = count(&token) > MAX_CONNECTIONS;
         let serve = move || {
+            let mut busy = None;
             let served = catch_unwind(AssertUnwindSafe(|| {
                 let socket = Socket::new(stream, self.timeout, Arc::downgrade(&token));
-                self.serve(socket.map_err(|error| broke(&error))?, client, is_refused)
+                self.serve(socket.map_err(|error| broke(&error))?, client, is_refused, &mut busy)
             }));
             let made_mistake = |_| Err("the server made a mistake over this connection and closed it".to_owned());
             if let Err(sentence) = served.unwrap_or_else(made_mistake) {
                 self.journal.connection(client, &sentence, true);
             }
             // Not before all is told.
-            drop(token);
+            drop((busy, token));
         };
         let thread = thread::Builder::new().name(format!("client {client}")).stack_size(STACK_BYTES);
         if let Err(error) = thread.spawn(serve) {
@@ -129,18 +136,19 @@ impl Front {
     }
 
     /// One connection, from the first byte to the last. The error says why it came to no request.
-    fn serve(&self, mut socket: Socket, client: SocketAddr, is_refused: bool) -> Result<(), String> {
+    fn serve(&self, mut socket: Socket, client: SocketAddr, is_refused: bool, busy: &mut Busy) -> Result<(), String> {
         let first = socket.peek().map_err(|error| match error.kind() {
             ErrorKind::TimedOut => "closed: it connected and sent nothing in time".to_owned(),
             _ => broke(&error),
         })?;
+        *busy = Some(Arc::clone(&self.traffic.busy));
         match (&self.tls, first.first()) {
             (_, None) => {
                 let sentence = "connected and closed again without a word, as port scanners do";
                 self.journal.connection(client, sentence, false);
                 Ok(())
             }
-            (Some(tls), Some(&TLS_HANDSHAKE)) => self.converse(tls.shake_hands(socket)?, client, is_refused),
+            (Some(tls), Some(&TLS_HANDSHAKE)) => self.converse(tls.shake_hands(socket)?, client, is_refused, busy),
             (Some(_), _) => Err(self.refuse_plain(socket, &first)),
             (None, Some(&TLS_HANDSHAKE)) => {
                 // Where this fails, the client does without.
@@ -148,17 +156,19 @@ impl Front {
                 Stream::Plain(socket).close();
                 Err(format!("closed: it speaks TLS, but this port speaks plain HTTP: use {}", self.url))
             }
-            (None, _) => self.converse(Stream::Plain(socket), client, is_refused),
+            (None, _) => self.converse(Stream::Plain(socket), client, is_refused, busy),
         }
     }
 
     /// The requests of a connection, one after the other.
-    fn converse(&self, stream: Stream, client: SocketAddr, is_refused: bool) -> Result<(), String> {
+    fn converse(&self, stream: Stream, client: SocketAddr, is_refused: bool, busy: &mut Busy) -> Result<(), String> {
         let mut input = BufReader::with_capacity(BUFFER_BYTES, stream);
         let mut is_first = true;
         loop {
             input.get_mut().socket().limit(Limit::Start);
+            *busy = None;
             let head = http1::read_head(&mut input);
+            *busy = Some(Arc::clone(&self.traffic.busy));
             input.get_mut().socket().limit(Limit::Silence);
             let Some(head) = head.transpose() else { break };
             is_first = false;

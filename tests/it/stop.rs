@@ -1,10 +1,14 @@
 //! What ends the program, how soon, and what does not end it.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 #[cfg(unix)]
 use std::process::Command;
 use std::thread;
 use std::time::Instant;
+
+use serde_json::Value;
 
 use crate::connection::Connection;
 use crate::support::{LIMIT, REPORT, Server, is_under_wine};
@@ -68,6 +72,21 @@ fn a_hangup_ends_it_with_the_checklist_but_not_under_nohup() {
 }
 
 /// In a container standard input is often closed from the start.
+/// The server has ended its side of the connection and waits for the client's, before it writes down why.
+#[test]
+fn what_a_client_has_seen_is_told_before_the_end() {
+    let mut server = Server::start(&[]);
+    let mut stream = TcpStream::connect(server.address()).expect("the server listens");
+    stream.write_all(b"\x16\x03\x01\x00\x04\x05\x00\x00\x00").expect("the server reads");
+    stream.read_to_end(&mut Vec::new()).expect("an end in order");
+
+    server.stop();
+
+    let is_told = |event: &Value| event["event"] == "connection" && event["error"].is_string();
+    assert!(server.journal().iter().any(is_told), "{:?}", server.journal());
+    drop(stream);
+}
+
 #[test]
 fn it_says_that_standard_input_ended_it() {
     let finished = Server::start(&[]).stop();
