@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use std::{env, fs};
@@ -44,7 +44,7 @@ pub fn run<T>(mut command: Command, stopped: &Receiver<T>) -> Ended {
         trouble: None,
         not_run: None,
     };
-    match command.spawn().and_then(|child| wait(child, stopped)) {
+    match spawn(&mut command).and_then(|(child, _leash)| wait(child, stopped)) {
         Ok((status, None)) => {
             ended.exit_code = status.code();
             ended.trouble = trouble(status);
@@ -68,6 +68,36 @@ pub fn run<T>(mut command: Command, stopped: &Receiver<T>) -> Ended {
         }
     }
     ended
+}
+
+/// A program that does not outlive this one for long, even where this one is killed.
+pub fn spawn(command: &mut Command) -> io::Result<(Child, Leash)> {
+    let child = command.spawn()?;
+    let leash = Leash::on(&child);
+    Ok((child, leash))
+}
+
+/// A shell that waits for the end of its standard input, which this program holds, and ends the other then. Dropped, it
+/// does nothing any more. Windows would need a job object, for which there is no small crate.
+pub struct Leash(Option<Child>);
+
+impl Leash {
+    fn on(child: &Child) -> Leash {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "trap '' INT HUP; read _; kill $0; sleep 5; kill -KILL $0"]).arg(child.id().to_string());
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Where there is no such shell, there is no leash.
+        Leash(shell.spawn().ok())
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        if let Some(shell) = &mut self.0 {
+            // An error would be that it has ended.
+            shell.kill().and_then(|()| shell.wait()).ok();
+        }
+    }
 }
 
 /// Whether it ended at the word to stop.

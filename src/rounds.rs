@@ -1,6 +1,7 @@
 //! `--fault all`: runs this program again and again, first without a fault and then with each, and says at the end which
 //! of them the client bears.
 
+use crate::command;
 use crate::journal::console::Console;
 use crate::message::Fault;
 use crate::text::{Failure, to_text};
@@ -52,7 +53,9 @@ pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Re
 fn serve(arguments: &[OsString]) -> io::Result<(Option<i32>, String)> {
     let (mut output, mut said) = (tempfile::tempfile()?, Vec::new());
     let mut program = Command::new(env::current_exe()?);
-    let status = program.args(arguments).stdout(output.try_clone()?).stderr(output.try_clone()?).status()?;
+    program.args(arguments).stdout(output.try_clone()?).stderr(output.try_clone()?);
+    let (mut child, _leash) = command::spawn(&mut program)?;
+    let status = child.wait()?;
     output.rewind()?;
     output.read_to_end(&mut said)?;
     Ok((status.code(), to_text(&said).trim_end().rsplit("\n\n").next().unwrap_or_default().to_owned()))

@@ -2,15 +2,18 @@
 //! are clients that fail; those that are right are in foreign.rs.
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::foreign::{is_installed, python};
-use crate::process::{Finished, Process};
+use crate::process::{Finished, LIMIT, Process};
 use crate::support::{command, is_skipped_under_wine, is_under_wine, journal_in, local, program, text};
 
 /// Runs a command under the program, on a free port, and returns the event `verdict` too.
@@ -256,7 +259,7 @@ fn ctrl_c_ends_both() {
     ] {
         let mut under = command(&program());
         let mut process = Process::spawn(under.args(["--port", "0", "--", "sh", "-c", client]).process_group(0));
-        let begun = process.stdout.take_through(crate::process::LIMIT, |line| line == "begun");
+        let begun = process.stdout.take_through(LIMIT, |line| line == "begun");
         assert!(begun.is_some(), "{}", process.stderr.text());
         let group = format!("-{}", process.child.id());
         let sent = Command::new("kill").args(["-s", "INT", "--", &group]).status().expect("kill can be started");
@@ -266,6 +269,32 @@ fn ctrl_c_ends_both() {
 
         assert_eq!(finished.code, Some(3), "{}", finished.stderr);
         assert!(finished.stderr.ends_with(&format!("\n  {reason}\n")), "{}", finished.stderr);
+    }
+}
+
+/// The client is all that still reads the standard input that it shares with the program, until it ends.
+#[cfg(unix)]
+#[test]
+fn a_client_does_not_outlive_a_server_that_is_killed() {
+    if is_skipped_under_wine("what ends a client where the server is killed, which Windows needs a job object for") {
+        return;
+    }
+    for options in [&["--port", "0"][..], &["--port", "0", "--fault", "all"]] {
+        let folder = TempDir::new().expect("a folder");
+        let begun = folder.path().join("begun");
+        let client = "echo 1 > \"$0.new\"; mv \"$0.new\" \"$0\"; exec sleep 600";
+        let mut under = command(&program());
+        let mut process = Process::spawn(under.args(options).args(["--", "sh", "-c", client, text(&begun)]));
+        process.wait_until_ready(&begun);
+        let mut input = process.child.stdin.take().expect("stdin is piped");
+
+        process.child.kill().expect("it runs");
+
+        let deadline = Instant::now() + LIMIT;
+        while input.write_all(b".").is_ok() {
+            assert!(Instant::now() < deadline, "the client lives on: {options:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

@@ -109,7 +109,7 @@ const IMPORTS: [(&str, &[&str]); 26] = [
     ("journal/record", &["message", "text"]),
     ("journal/checklist", &["message", "text"]),
     ("journal", &["message", "text"]),
-    ("rounds", &["journal/console", "message", "text"]),
+    ("rounds", &["command", "journal/console", "message", "text"]),
     ("front/listen", &["text"]),
     ("front/certificate", &["message", "text"]),
     ("front/socket", &[]),
