@@ -11,11 +11,11 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::connection::Connection;
-use crate::support::{LIMIT, REPORT, Server, is_under_wine};
+use crate::support::{LIMIT, REPORT, Server};
 #[cfg(unix)]
 use crate::support::{TASKS, is_skipped_under_wine, start_limited};
 
-/// Two seconds are given to answers on their way; a debug build needs longer for such a report.
+/// Two seconds are given to answers on their way, in which a fast machine may be done with such a report.
 #[test]
 fn it_stops_though_a_report_is_being_taken_apart() {
     let mut server = Server::start(&["--http"]);
@@ -25,10 +25,10 @@ fn it_stops_though_a_report_is_being_taken_apart() {
 
     assert_eq!(finished.code, Some(0));
     let unfinished = "\n  not counted: 1 request still on the way at the end\n";
-    // Under wine it is a release build, as on Windows.
-    let is_debug_build = cfg!(debug_assertions) && !is_under_wine();
-    assert_eq!(finished.stdout.contains(unfinished), is_debug_build, "{}", finished.stdout);
-    assert_eq!(server.journal().last().expect("an event")["event"], "stop");
+    let journal = server.journal();
+    let is_told = journal.iter().any(|event| event["event"] == "request");
+    assert_eq!(finished.stdout.contains(unfinished), !is_told, "{}", finished.stdout);
+    assert_eq!(journal.last().expect("an event")["event"], "stop");
     assert_eq!(kept(&server), 0, "something is left");
     assert!(!server.record.path().join("ready.json").exists());
     drop(connection);
