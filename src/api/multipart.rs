@@ -1,6 +1,6 @@
 //! Finds the parts of a report. `multipart` 0.18 misreads many that clients send: it wants `name` before `filename`, cuts
 //! a quoted name at a semicolon, refuses bytes that are no UTF-8, and takes a boundary within a line for one. So a body
-//! is looked through here first, and `multipart` gets it made plain; cutting it into parts stays with it. The only file
+//! is looked through here first, and `multipart` gets each part made plain; cutting it out stays with it. The only file
 //! that uses it. What Flask takes for a delimiter is one here too, with a flaw where it is written wrongly.
 
 use super::part_head::PartHead;
@@ -8,16 +8,14 @@ use crate::text::quoted;
 use memchr::memmem::{self, Finder};
 use multipart::server::Multipart;
 use ring::rand::{SystemRandom, generate};
-use std::collections::VecDeque;
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 
 /// Where the parts of a body lie (RFC 2046, 5.1.1), as far as it can be told, and what was noticed on the way.
 #[derive(Default)]
 pub struct Layout {
-    pub heads: Vec<PartHead>,
-    /// One for each head.
-    contents: Vec<Range<u64>>,
+    /// Each with the place of its content.
+    pub parts: Vec<(PartHead, Range<u64>)>,
     /// How many parts have begun, whole or not.
     pub begun_parts: usize,
     has_last_delimiter: bool,
@@ -41,7 +39,11 @@ impl Layout {
             let is_missing = format!("the boundary {shown} of the Content-Type does not occur in the report");
             layout.stopped = Some(if layout.has_delimiter {
                 is_missing + " as a line of its own"
-            } else if Layout::read(body, boundary, 1)?.heads.first().is_some_and(|head| head.name("name").is_some()) {
+            } else if Layout::read(body, boundary, 1)?
+                .parts
+                .first()
+                .is_some_and(|(head, _)| head.name("name").is_some())
+            {
                 format!("the report lacks the two dashes that stand before {shown} in the body only")
             } else {
                 is_missing
@@ -93,10 +95,9 @@ impl Layout {
                 return Ok(layout);
             };
             position += (offset + head.raw.len()) as u64;
-            layout.heads.push(head);
-            layout.contents.push(position..position);
+            layout.parts.push((head, position..position));
         }
-        if let Some(content) = layout.contents.last_mut().filter(|_| !layout.has_last_delimiter) {
+        if let Some((_, content)) = layout.parts.last_mut().filter(|_| !layout.has_last_delimiter) {
             content.end = window.broken_end(delimiter.needle(), content.start)?;
         }
         Ok(layout)
@@ -108,7 +109,7 @@ impl Layout {
             self.has_cr_lf |= line.ends_with(b"\r\n");
             self.has_bare_lf |= line.ends_with(b"\n") && !line.ends_with(b"\r\n");
         }
-        if let Some(content) = self.contents.last_mut() {
+        if let Some((_, content)) = self.parts.last_mut() {
             // The line end belongs to the delimiter; an empty content may have none of its own.
             content.end = content.start.max(found - if before.ends_with(b"\r\n") { 2 } else { 1 });
         }
@@ -132,7 +133,7 @@ impl Layout {
         if self.has_bare_lf {
             let which = if self.has_cr_lf { "some" } else { "the" };
             flaws.push(format!("{which} lines of the report end with LF alone, where multipart/form-data wants CR LF"));
-        } else if let Some(index) = self.heads.iter().position(|head| head.has_bare_lf) {
+        } else if let Some(index) = self.parts.iter().position(|(head, _)| head.has_bare_lf) {
             flaws.push(format!("{} and CR LF each, but with LF alone", no_end(index + 1)));
         }
         flaws.extend(self.misplaced.clone());
@@ -227,44 +228,17 @@ impl<B: Read + Seek> Window<'_, B> {
     }
 }
 
-/// A body as `multipart` gets it: with a boundary that no client can know, and so no content can hold, and with a
-/// stand-in for the header lines of each part.
-pub struct PlainBody<'a, B> {
-    body: &'a mut B,
-    /// Words, each with a piece of the body.
-    pieces: VecDeque<(Cursor<String>, Range<u64>)>,
-}
-
-/// The parts of a body that has been looked through.
-pub fn parts<'a, B: Read + Seek>(body: &'a mut B, layout: &Layout) -> Multipart<PlainBody<'a, B>> {
+/// The content of a part, as `multipart` cuts it out. What that gets has a boundary that no client can know, and so no
+/// content can hold, and a stand-in for the header lines. Words and content never come by one call of `read`: `multipart`
+/// 0.18 always has room for the words alone, and takes the CR before a delimiter for content where its buffer ends with it.
+pub fn content(body: &mut (impl Read + Seek), place: &Range<u64>) -> io::Result<impl BufRead> {
     let random: [u8; 16] = generate(&SystemRandom::new()).expect("the system has random numbers").expose();
     let boundary = format!("{:032x}", u128::from_ne_bytes(random));
-    let begin = format!("\r\n--{boundary}\r\n{STAND_IN}");
-    let mut pieces: VecDeque<_> =
-        layout.contents.iter().map(|content| (Cursor::new(begin.clone()), content.clone())).collect();
-    pieces.push_back((Cursor::new(format!("\r\n--{boundary}--\r\n")), 0..0));
-    Multipart::with_body(PlainBody { body, pieces }, boundary)
-}
-
-impl<B: Read + Seek> Read for PlainBody<'_, B> {
-    /// Never words together with content: `multipart` 0.18 always has room for the words alone, and takes the CR before
-    /// a delimiter for content where its buffer ends with it.
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while let Some((words, content)) = self.pieces.front_mut() {
-            let count = words.read(out)?;
-            if count > 0 {
-                self.body.seek(SeekFrom::Start(content.start))?;
-                return Ok(count);
-            }
-            let count = self.body.take(content.end - content.start).read(out)?;
-            if count > 0 {
-                content.start += count as u64;
-                return Ok(count);
-            }
-            self.pieces.pop_front();
-        }
-        Ok(0)
-    }
+    let (begin, end) = (format!("\r\n--{boundary}\r\n{STAND_IN}"), format!("\r\n--{boundary}--\r\n"));
+    body.seek(SeekFrom::Start(place.start))?;
+    let content = body.take(place.end - place.start);
+    let part = Multipart::with_body(Cursor::new(begin).chain(content).chain(Cursor::new(end)), boundary);
+    Ok(part.into_entry().into_result()?.expect("a part follows the first boundary").data)
 }
 
 /// What `multipart` gets to see.
@@ -286,12 +260,11 @@ mod tests {
         let mut body = Cursor::new(body);
         let layout = Layout::of(&mut body, boundary, 10).unwrap();
         assert!(layout.has_last_delimiter);
-        let mut multipart = parts(&mut body, &layout);
         let mut contents = Vec::new();
-        while let Some(mut entry) = multipart.read_entry().unwrap() {
-            let mut content = Vec::new();
-            entry.data.read_to_end(&mut content).unwrap();
-            contents.push(content);
+        for (_, place) in &layout.parts {
+            let mut bytes = Vec::new();
+            content(&mut body, place).unwrap().read_to_end(&mut bytes).unwrap();
+            contents.push(bytes);
         }
         contents
     }

@@ -72,10 +72,9 @@ impl Report<'_> {
         for sentence in layout.flaws() {
             self.note(400, sentence, &expected, &counted(layout.begun_parts as u64, "part"));
         }
-        let mut parts = multipart::parts(&mut request.body, &layout);
-        for head in &layout.heads {
-            let Some(mut entry) = parts.read_entry()? else { break };
-            let part = self.read_part(head, &mut entry.data, layout.is_whole())?;
+        for (head, place) in &layout.parts {
+            let mut content = multipart::content(&mut request.body, place)?;
+            let part = self.read_part(head, &mut content, layout.is_whole())?;
             self.parts.push(part);
         }
         if layout.is_whole() {
@@ -85,14 +84,14 @@ impl Report<'_> {
     }
 
     /// `is_whole`: the report has come to its end; of another nothing is kept.
-    fn read_part(&mut self, head: &PartHead, data: &mut impl BufRead, is_whole: bool) -> io::Result<Part> {
+    fn read_part(&mut self, head: &PartHead, content: &mut impl BufRead, is_whole: bool) -> io::Result<Part> {
         let file_name = head.name("filename").map(limited);
         let reports = self.reports.filter(|_| file_name.is_some());
         let mut file = reports.and_then(|reports| self.saved(reports.begin()));
         let mut digest = Context::new(&SHA256);
         let (mut size_bytes, mut beginning) = (0, Vec::new());
         loop {
-            let piece = data.fill_buf()?;
+            let piece = content.fill_buf()?;
             if piece.is_empty() {
                 break;
             }
@@ -101,7 +100,7 @@ impl Report<'_> {
             beginning.extend(piece.iter().take(MAX_VALUE_BYTES - beginning.len()));
             let length = piece.len();
             size_bytes += length as u64;
-            data.consume(length);
+            content.consume(length);
         }
         // A form in which no file was chosen has neither name nor content.
         let name = file_name.as_deref().unwrap_or_default();
