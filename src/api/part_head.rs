@@ -7,6 +7,7 @@ use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memchr2};
 use percent_encoding::percent_decode;
 use std::collections::BTreeMap;
+use std::iter;
 
 pub struct PartHead {
     /// As sent.
@@ -18,17 +19,11 @@ pub struct PartHead {
 impl PartHead {
     /// The lines through the empty one. `None`: there is none, or a delimiter comes before it.
     pub fn begin(bytes: &[u8], delimiter: &Finder) -> Option<PartHead> {
-        let (mut rest, mut has_bare_lf) = (bytes, false);
-        loop {
-            let (line, behind) = first_line(rest)?;
-            has_bare_lf |= rest[line.len()] == b'\n';
-            rest = behind;
-            if line.is_empty() {
-                break;
-            }
-        }
-        let raw = &bytes[..bytes.len() - rest.len()];
+        let mut length = 0;
+        lines(bytes).inspect(|line| length += line.len()).find(|line| matches!(*line, b"\n" | b"\r\n"))?;
+        let raw = &bytes[..length];
         let is_broken = delimiter.find_iter(raw).any(|at| raw[..at].ends_with(b"\n"));
+        let has_bare_lf = lines(raw).any(|line| !line.ends_with(b"\r\n"));
         (!is_broken).then(|| PartHead { raw: raw.to_vec(), has_bare_lf })
     }
 
@@ -84,22 +79,20 @@ impl PartHead {
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {
-        let mut rest = self.raw.as_slice();
-        while let Some((line, behind)) = first_line(rest) {
-            if let Some(colon) = memchr(b':', line)
-                && line[..colon].trim_ascii().eq_ignore_ascii_case(name.as_bytes())
-            {
-                return Some(line[colon + 1..].trim_ascii());
-            }
-            rest = behind;
-        }
-        None
+        lines(&self.raw).find_map(|line| {
+            let (own, value) = line.split_at(memchr(b':', line)?);
+            own.trim_ascii().eq_ignore_ascii_case(name.as_bytes()).then(|| value[1..].trim_ascii())
+        })
     }
 }
 
-/// The first line, and what is behind its end. Neither a line that a space folds in ends it, nor an LF alone within a
-/// value.
-fn first_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Each line with its end.
+fn lines(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    iter::from_fn(move || bytes.split_off(..=line_end(bytes)?))
+}
+
+/// Where the first line ends. Neither a line that a space folds in ends it, nor an LF alone within a value.
+fn line_end(bytes: &[u8]) -> Option<usize> {
     let is_name = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'-';
     let is_end = |at: &usize| match (&bytes[..*at], &bytes[at + 1..]) {
         ([] | b"\r", _) | (_, [b'\n', ..] | [b'\r', b'\n', ..]) => true,
@@ -109,9 +102,7 @@ fn first_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
             length > 0 && rest.get(length) == Some(&b':')
         }
     };
-    let end = memchr_iter(b'\n', bytes).find(is_end)?;
-    let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-    Some((line, &bytes[end + 1..]))
+    memchr_iter(b'\n', bytes).find(is_end)
 }
 
 /// What stands before the parameters.
