@@ -3,16 +3,14 @@
 
 use crate::text::{Failure, shown};
 use serde_json::Value;
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub struct Data {
     /// `None`: the built-in copy.
     folder: Option<PathBuf>,
-    /// One beside the executable that is somebody else's.
-    passed_over: Option<PathBuf>,
     /// The built-in download counts as modified then.
     started: SystemTime,
 }
@@ -20,7 +18,8 @@ pub struct Data {
 /// The file that a client is to download.
 pub struct Download {
     pub name: String,
-    pub content: Content,
+    /// `None`: the built-in copy.
+    pub file: Option<File>,
     pub length_bytes: u64,
     pub modified: SystemTime,
     /// What the user may not know about the choice.
@@ -30,20 +29,13 @@ pub struct Download {
 /// The ids in tasks.json. `None` where its form is not `{"tasks": [{"id": ...}, ...]}`, so that no id can be told.
 pub type Ids = Option<Vec<String>>;
 
-pub enum Content {
-    File(File),
-    BuiltIn(&'static [u8]),
-}
-
 impl Data {
     /// The folder that was asked for, else `data` beside the executable if it is meant for this program, else the
     /// built-in copy. All of it is read once, so that a broken file is noticed before a client meets it.
     pub fn open(folder: Option<PathBuf>) -> Result<Data, Failure> {
-        let beside = if folder.is_none() { beside_executable() } else { None };
-        let is_ours =
-            beside.as_ref().is_some_and(|beside| [TASKS, REPORT].iter().any(|name| beside.join(name).exists()));
-        let (own, passed_over) = if is_ours { (beside, None) } else { (None, beside) };
-        let data = Data { folder: folder.or(own), passed_over, started: SystemTime::now() };
+        let is_ours = |beside: &PathBuf| [TASKS, REPORT].iter().any(|name| beside.join(name).exists());
+        let folder = folder.or_else(|| beside_executable().filter(is_ours));
+        let data = Data { folder, started: SystemTime::now() };
         data.check().map_err(|what| Failure::new(what, "mend it, or write a fresh folder with --write-data DIR"))?;
         Ok(data)
     }
@@ -82,7 +74,7 @@ impl Data {
         let Some(folder) = &self.folder else {
             return Ok(Download {
                 name: DOWNLOAD.to_owned(),
-                content: Content::BuiltIn(BUILT_IN_DOWNLOAD),
+                file: None,
                 length_bytes: BUILT_IN_DOWNLOAD.len() as u64,
                 modified: self.started,
                 warning: None,
@@ -97,11 +89,11 @@ impl Data {
         };
         let warning = several(&common).filter(|_| common.contains(name));
         let path = folder.join(name);
-        let open = || -> std::io::Result<Download> {
-            let file = open(&path)?;
+        let open = || -> io::Result<Download> {
+            let file = File::open(a_file(&path)?)?;
             let metadata = file.metadata()?;
             let (length_bytes, modified) = (metadata.len(), metadata.modified()?);
-            Ok(Download { name: name.clone(), content: Content::File(file), length_bytes, modified, warning })
+            Ok(Download { name: name.clone(), file: Some(file), length_bytes, modified, warning })
         };
         open().map_err(|error| unreadable(&path, &error))
     }
@@ -110,11 +102,8 @@ impl Data {
     pub fn describe(&self) -> Result<Vec<String>, String> {
         let Some(folder) = &self.folder else {
             let mut lines = vec!["built in (--write-data DIR writes a copy that you can change)".to_owned()];
-            lines.extend(
-                self.passed_over
-                    .as_ref()
-                    .map(|folder| format!("{} is not served: it holds neither {TASKS} nor {REPORT}", folder.display())),
-            );
+            let why = format!("is not served: it holds neither {TASKS} nor {REPORT}");
+            lines.extend(beside_executable().map(|other| format!("{} {why}", other.display())));
             return Ok(lines);
         };
         let mut lines = vec![folder.display().to_string()];
@@ -147,46 +136,37 @@ impl Data {
 
     /// The bytes of a file that is to be JSON, as they are, and what they say.
     fn json(&self, name: &str) -> Result<(Vec<u8>, Value), String> {
-        match &self.folder {
-            Some(folder) => {
-                let path = folder.join(name);
-                let bytes = read(&path).map_err(|error| unreadable(&path, &error))?;
-                let value = parse(&bytes).map_err(|what| format!("{} is not JSON: {what}", path.display()))?;
-                Ok((bytes, value))
-            }
-            None => {
-                let bytes = if name == TASKS { BUILT_IN_TASKS } else { BUILT_IN_REPORT };
-                Ok((bytes.to_vec(), parse(bytes)?))
-            }
-        }
+        let Some(folder) = &self.folder else {
+            let bytes = if name == TASKS { BUILT_IN_TASKS } else { BUILT_IN_REPORT };
+            return Ok((bytes.to_vec(), parse(bytes)?));
+        };
+        let path = folder.join(name);
+        let bytes = a_file(&path).and_then(fs::read).map_err(|error| unreadable(&path, &error))?;
+        let value = parse(&bytes).map_err(|what| format!("{} is not JSON: {what}", path.display()))?;
+        Ok((bytes, value))
     }
 
     /// The names in the folder, sorted; what file managers leave there is not looked at.
     fn file_names(&self) -> Result<Vec<String>, String> {
         let Some(folder) = &self.folder else { return Ok(Vec::new()) };
-        let list = || -> std::io::Result<Vec<String>> {
-            let mut names = Vec::new();
-            for entry in fs::read_dir(folder)? {
-                let entry = entry?;
-                if let Ok(name) = entry.file_name().into_string()
-                    && !name.starts_with(['.', '#', '~'])
-                    && !LEFT_BY_EDITORS.iter().any(|end| name.ends_with(end))
-                    && !LEFT_BY_SYSTEMS.iter().any(|left| name.eq_ignore_ascii_case(left))
-                    && fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file())
-                {
-                    names.push(name);
-                }
-            }
-            names.sort();
-            Ok(names)
+        let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.map_err(|error| unreadable(folder, &error))?;
+        let is_looked_at = |name: &String| {
+            !name.starts_with(['.', '#', '~'])
+                && !LEFT_BY_EDITORS.iter().any(|end| name.ends_with(end))
+                && !LEFT_BY_SYSTEMS.iter().any(|left| name.eq_ignore_ascii_case(left))
+                && folder.join(name).is_file()
         };
-        list().map_err(|error| unreadable(folder, &error))
+        let names = entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(is_looked_at).collect();
+        names.sort();
+        Ok(names)
     }
 }
 
 /// Writes the built-in files into `folder`. A file that is there already is left as it is, and reported as kept.
 pub fn write_built_in(folder: &Path) -> Result<Vec<String>, Failure> {
-    let failed = |path: &Path, error: std::io::Error| {
+    let failed = |path: &Path, error: io::Error| {
         Failure::new(format!("cannot write {}: {error}", path.display()), "name another folder with --write-data DIR")
     };
     fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
@@ -194,7 +174,7 @@ pub fn write_built_in(folder: &Path) -> Result<Vec<String>, Failure> {
     let mut told = Vec::new();
     for (name, bytes) in files {
         let path = folder.join(name);
-        match OpenOptions::new().write(true).create_new(true).open(&path).and_then(|mut file| file.write_all(bytes)) {
+        match File::create_new(&path).and_then(|mut file| file.write_all(bytes)) {
             Ok(()) => told.push(format!("wrote {}", path.display())),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 told.push(format!("kept  {}, which was there already", path.display()));
@@ -250,23 +230,14 @@ fn unclosed(bytes: &[u8]) -> Option<(&'static str, usize)> {
     open.pop()
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open(path)?.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// Opening anything else, such as a named pipe, could take for ever, and all clients would wait.
-fn open(path: &Path) -> std::io::Result<File> {
+fn a_file(path: &Path) -> io::Result<&Path> {
     let kind = fs::metadata(path)?.file_type();
-    if kind.is_file() {
-        return File::open(path);
-    }
     let what = if kind.is_dir() { "a folder" } else { "a named pipe, a socket or a device" };
-    Err(std::io::Error::other(format!("it is {what}, and no file")))
+    if kind.is_file() { Ok(path) } else { Err(io::Error::other(format!("it is {what}, and no file"))) }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> String {
+fn unreadable(path: &Path, error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => format!("{} is missing", path.display()),
         ErrorKind::NotADirectory => format!("{} is not a folder", path.display()),
@@ -301,7 +272,7 @@ const REPORT: &str = "report.json";
 const DOWNLOAD: &str = "1797242037.zip";
 const BUILT_IN_TASKS: &[u8] = include_bytes!("../../data/tasks.json");
 const BUILT_IN_REPORT: &[u8] = include_bytes!("../../data/report.json");
-const BUILT_IN_DOWNLOAD: &[u8] = include_bytes!("../../data/1797242037.zip");
+pub const BUILT_IN_DOWNLOAD: &[u8] = include_bytes!("../../data/1797242037.zip");
 /// How serde_json says what is wrong at a place, and how people do.
 const MISTAKES: [(&str, &str); 8] = [
     ("expected `,` or `}`", "a comma or the closing } is missing before this place"),

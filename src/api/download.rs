@@ -1,7 +1,7 @@
 //! GET /xyz/api/cleaner/tasks/download: the tool of a task, whole or in part, or not again.
 //! Conditions and ranges follow RFC 9110, 13 and 14.
 
-use super::data::{Content, Data, Download};
+use super::data::{BUILT_IN_DOWNLOAD, Data, Download};
 use super::tasks::check_id;
 use crate::message::{Body, Piece, Reply, Request};
 use httpdate::{fmt_http_date, parse_http_date};
@@ -49,9 +49,9 @@ fn content(download: Download, validators: &Validators, status: u16, start_byte:
     let content_type = mime_guess::from_path(&download.name).first_or_octet_stream();
     let state = format!("{} {}", download.name, validators.entity_tag);
     let piece = Piece { state, file_bytes: download.length_bytes, first_byte: start_byte };
-    let body = match download.content {
-        Content::File(file) => Body::File { file, start_byte, length_bytes },
-        Content::BuiltIn(bytes) => Body::Bytes(bytes[start_byte as usize..][..length_bytes as usize].to_vec()),
+    let body = match download.file {
+        Some(file) => Body::File { file, start_byte, length_bytes },
+        None => Body::Bytes(BUILT_IN_DOWNLOAD[start_byte as usize..][..length_bytes as usize].to_vec()),
     };
     let mut reply = Reply::new(status, body)
         .with("Content-Type", content_type.essence_str())
