@@ -21,7 +21,8 @@ pub struct Journal {
     console: Console,
     /// Of the user; for the console.
     time_zone: UtcOffset,
-    book: Mutex<Book>,
+    /// `None`: nothing comes after the end.
+    book: Mutex<Option<Book>>,
 }
 
 struct Book {
@@ -33,14 +34,11 @@ struct Book {
     checklist: Checklist,
     /// The last sentence on a connection.
     last_told: Option<Told>,
-    /// Nothing comes after the end.
-    has_ended: bool,
 }
 
 struct Told {
     sentence: String,
     since: Instant,
-    last: Instant,
     /// So often it has come since.
     again: u64,
 }
@@ -48,44 +46,40 @@ struct Told {
 impl Journal {
     pub fn open(console: Console, time_zone: UtcOffset, file: Option<Lines>, fault: Option<Fault>) -> Journal {
         let checklist = Checklist::new(fault);
-        let book = Book { file, lost: 0, all_lost: 0, checklist, last_told: None, has_ended: false };
-        Journal { console, time_zone, book: Mutex::new(book) }
+        let book = Book { file, lost: 0, all_lost: 0, checklist, last_told: None };
+        Journal { console, time_zone, book: Mutex::new(Some(book)) }
     }
 
     pub fn start(&self, url: &str, banner: &str) {
         self.console.print(banner);
-        self.write(&mut self.book(), "start", || {
-            vec![("version", json!(env!("CARGO_PKG_VERSION"))), ("url", json!(url))]
-        });
+        if let Some(book) = &mut *self.book() {
+            self.write(book, "start", || vec![("version", json!(env!("CARGO_PKG_VERSION"))), ("url", json!(url))]);
+        }
     }
 
     pub fn request(&self, exchange: &Exchange) {
         let lines = self.request_lines(exchange);
-        let mut book = self.book();
-        if book.has_ended {
-            return;
+        if let Some(book) = &mut *self.book() {
+            self.tell_repetition(book.last_told.take());
+            book.checklist.count(exchange);
+            self.console.print(&lines);
+            self.write(book, "request", || request_members(exchange));
         }
-        self.tell_repetition(book.last_told.take());
-        book.checklist.count(exchange);
-        self.console.print(&lines);
-        self.write(&mut book, "request", || request_members(exchange));
     }
 
     /// A connection that came to no request. Not each is the client's mistake.
     pub fn connection(&self, client: SocketAddr, sentence: &str, is_mistake: bool) {
         let mut book = self.book();
-        if book.has_ended {
-            return;
-        }
+        let Some(book) = &mut *book else { return };
         let on_purpose = book.checklist.refusal(sentence);
         let (sentence, is_mistake) = on_purpose.as_deref().map_or((sentence, is_mistake), |told| (told, false));
         if is_mistake {
             book.checklist.count_connection(sentence);
         }
-        self.tell_connection(&mut book, client, sentence);
+        self.tell_connection(book, client, sentence);
         let member = if is_mistake { "error" } else { "note" };
         let members = || vec![("client", json!(client.to_string())), (member, json!(sentence))];
-        self.write(&mut book, "connection", members);
+        self.write(book, "connection", members);
     }
 
     /// For the console alone.
@@ -96,7 +90,7 @@ impl Journal {
     /// The checklist, and the end: whatever happens from now on is not told any more. `unfinished`: requests that are
     /// still on their way; `ended`: the client, where it was run here. Returns whether it is ready.
     pub fn stop(&self, unfinished: usize, ended: Option<&Ended>) -> bool {
-        let mut book = self.book();
+        let Some(mut book) = self.book().take() else { return false };
         self.tell_repetition(book.last_told.take());
         self.console.print(&book.checklist.text(unfinished));
         let reasons = book.checklist.reasons(ended);
@@ -116,7 +110,6 @@ impl Journal {
             self.console.print(&format!("  journal.jsonl lacks {}: see above", counted(book.all_lost, "event")));
         }
         self.console.print(&book.checklist.verdict(&reasons, ended));
-        book.has_ended = true;
         reasons.is_empty()
     }
 
@@ -148,22 +141,19 @@ impl Journal {
     /// A sentence that comes again and again is said every few seconds, with how often it came.
     fn tell_connection(&self, book: &mut Book, client: SocketAddr, sentence: &str) {
         match &mut book.last_told {
-            Some(told) if told.sentence == sentence && told.since.elapsed() < REPETITION => {
-                (told.last, told.again) = (Instant::now(), told.again + 1);
-            }
+            Some(told) if told.sentence == sentence && told.since.elapsed() < REPETITION => told.again += 1,
             last => {
                 self.tell_repetition(last.take());
-                self.console.print(&format!("{}  {client}  {sentence}", self.painted_time()));
-                let now = Instant::now();
-                *last = Some(Told { sentence: sentence.to_owned(), since: now, last: now, again: 0 });
+                self.say(&format!("{client}  {sentence}"));
+                *last = Some(Told { sentence: sentence.to_owned(), since: Instant::now(), again: 0 });
             }
         }
     }
 
     fn tell_repetition(&self, told: Option<Told>) {
-        if let Some(Told { sentence, since, last, again: again @ 1.. }) = told {
-            let (cause, seconds) = (checklist::cause(&sentence), (last - since).as_secs().max(1));
-            self.say(&format!("{cause} ... (again, {} in {seconds} s)", counted(again, "time")));
+        if let Some(Told { sentence, again: again @ 1.., .. }) = told {
+            let (cause, seconds) = (checklist::cause(&sentence), REPETITION.as_secs());
+            self.say(&format!("{cause} ... (again, {} within {seconds} s)", counted(again, "time")));
         }
     }
 
@@ -184,7 +174,7 @@ impl Journal {
             size.push_str(&format!("  {} ms", grouped(exchange.duration.as_millis() as u64)));
         }
         let (time, status, size) = (
-            self.painted_time(),
+            self.time_of_day(),
             self.console.painted(colour, &status.to_string()),
             self.console.painted(Colour::Dim, &size),
         );
@@ -207,17 +197,14 @@ impl Journal {
         lines.join("\n    ")
     }
 
-    fn painted_time(&self) -> String {
-        self.console.painted(Colour::Dim, &self.time_of_day())
-    }
-
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn book(&self) -> MutexGuard<'_, Option<Book>> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For the console.
     fn time_of_day(&self) -> String {
         let now = OffsetDateTime::now_utc().to_offset(self.time_zone);
-        format!("{:02}:{:02}:{:02}", now.hour(), now.minute(), now.second())
+        self.console.painted(Colour::Dim, &format!("{:02}:{:02}:{:02}", now.hour(), now.minute(), now.second()))
     }
 }
 
@@ -243,20 +230,20 @@ fn part_line(part: &Part) -> String {
 }
 
 fn request_members(exchange: &Exchange) -> Vec<(&'static str, Value)> {
-    let Exchange { client, number, request, notes, undelivered, .. } = exchange;
-    let member = |value: fn(&Request) -> Value| request.as_ref().map_or(Value::Null, value);
-    let headers = |request: &Request| {
-        request.headers.iter().map(|(name, value)| json!([name, to_text(value)])).collect::<Value>()
+    let Exchange { client, number, notes, undelivered, .. } = exchange;
+    let request = exchange.request.as_ref();
+    let headers = |request: &Request| -> Value {
+        request.headers.iter().map(|(name, value)| json!([name, to_text(value)])).collect()
     };
     vec![
         ("client", json!(client.to_string())),
         ("request", json!(number)),
-        ("method", member(|request| json!(request.method))),
-        ("target", member(|request| json!(request.target))),
-        ("version", member(|request| json!(format!("HTTP/1.{}", request.minor_version)))),
-        ("headers", member(headers)),
+        ("method", json!(request.map(|request| &request.method))),
+        ("target", json!(request.map(|request| &request.target))),
+        ("version", json!(request.map(|request| format!("HTTP/1.{}", request.minor_version)))),
+        ("headers", json!(request.map(headers))),
         ("status", json!(exchange.status)),
-        ("bytes_in", json!(request.as_ref().map_or(0, |request| request.body_bytes))),
+        ("bytes_in", json!(request.map_or(0, |request| request.body_bytes))),
         ("bytes_out", json!(exchange.bytes_out)),
         ("ms", json!(exchange.duration.as_micros() as f64 / 1000.0)),
         ("delivered", json!(undelivered.is_none())),
