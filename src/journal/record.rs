@@ -7,7 +7,7 @@ use serde_json::json;
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempPath};
 
@@ -25,14 +25,13 @@ impl Record {
     pub fn open(folder: PathBuf) -> Result<Record, Failure> {
         let lock = fs::create_dir_all(folder.join(REPORTS)).and_then(|()| File::create(folder.join(LOCK)));
         let lock = lock.map_err(|error| unusable(&folder, &error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
                 let what = format!("another cleaner-test-server records into {}", folder.display());
-                return Err(Failure::new(what, "stop it, or name another folder with --record"));
+                Failure::new(what, "stop it, or name another folder with --record")
             }
-            Err(TryLockError::Error(error)) => return Err(unusable(&folder, &error)),
-        }
+            TryLockError::Error(error) => unusable(&folder, &error),
+        })?;
         let mut stale = [READY, CERTIFICATE, TRUSTSTORE].into_iter();
         let cleared = stale.try_for_each(|name| remove(&folder.join(name))).and_then(|()| remove_incoming(&folder));
         cleared.map_err(|error| unusable(&folder, &error))?;
@@ -94,18 +93,11 @@ pub struct Lines {
 impl Lines {
     /// To be continued. Half a line, which a full disk or a crash has left, goes.
     fn open(path: &Path) -> io::Result<Lines> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut end = file.seek(SeekFrom::End(0))?;
-        while end > 0 {
-            let start = end.saturating_sub(PIECE_BYTES);
-            let mut piece = vec![0; (end - start) as usize];
-            file.seek(SeekFrom::Start(start))?;
-            file.read_exact(&mut piece)?;
-            end = start;
-            if let Some(at) = memchr::memrchr(b'\n', &piece) {
-                end += at as u64 + 1;
-                break;
-            }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let (mut lines, mut line, mut end) = (BufReader::new(&file), Vec::new(), 0);
+        while lines.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
+            end += line.len() as u64;
+            line.clear();
         }
         file.set_len(end)?;
         Ok(Lines { file, end })
@@ -139,8 +131,7 @@ impl Reports {
     /// Gives it the name that the client sent, as far as that is safe; with a number where the name is taken.
     pub fn keep(&self, mut file: TempPath, sent_name: &str) -> io::Result<PathBuf> {
         let name = safe_name(sent_name);
-        let (stem, extension) =
-            name.rsplit_once('.').map_or((name.as_str(), String::new()), |(stem, rest)| (stem, format!(".{rest}")));
+        let (stem, extension) = name.split_at(name.rfind('.').unwrap_or(name.len()));
         let mut numbers = self.numbers.borrow_mut();
         let highest = numbers.entry(name.clone()).or_insert(1);
         let mut path = self.folder.join(&name);
@@ -233,7 +224,6 @@ const LOCK: &str = ".lock";
 const REPORTS: &str = "reports";
 /// Begins the names of files on their way; no kept file's name begins with a dot.
 const INCOMING: &str = ".incoming-";
-const PIECE_BYTES: u64 = 64 * 1024;
 /// A mark, letters, and the letters with it.
 const COMPOSED: [(char, &str, &str); 6] = [
     ('\u{300}', "AEIOUaeiou", "ÀÈÌÒÙàèìòù"),
