@@ -34,17 +34,13 @@ pub fn quoted(bytes: &[u8]) -> String {
 
 /// The same, however long.
 pub fn quoted_whole(bytes: &[u8]) -> String {
-    let mut text = String::from("\"");
+    let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '\'' => text.push('\''),
-                _ => text.extend(character.escape_debug()),
-            }
-        }
+        let valid = format!("{:?}", chunk.valid());
+        text.push_str(&valid[1..valid.len() - 1]);
         text.push_str(&chunk.invalid().escape_ascii().to_string());
     }
-    text + "\""
+    format!("\"{text}\"")
 }
 
 /// What a client sent, without the quotes where it needs none.
