@@ -57,8 +57,7 @@ impl Checklist {
         }
         self.server_failures += u64::from(is_own_failure(*status) && !is_on_purpose);
         let complaints = complaints(exchange);
-        let step = request.as_ref().and_then(|request| request.step());
-        let Some(index) = STEPS.iter().position(|(own, ..)| Some(*own) == step) else {
+        let Some(step) = request.as_ref().and_then(Request::step) else {
             if !complaints.is_empty() {
                 let (kind, what) = beside(exchange);
                 let told = format!("{what}: {}", complaints.join("; "));
@@ -68,14 +67,14 @@ impl Checklist {
             }
             return;
         };
-        let is_whole = step != Some(Step::Download) || self.fetch(exchange);
+        let is_whole = step != Step::Download || self.fetch(exchange);
         let (has_findings, is_cut) = (!notes.findings.is_empty(), undelivered.is_some());
-        let tally = &mut self.tallies[index];
+        let tally = &mut self.tallies[step as usize];
         let happened = [true, has_findings, is_refused(*status), *status == 206, is_cut && !is_on_purpose];
         tally.counts.iter_mut().zip(happened).for_each(|(count, happened)| *count += u64::from(happened));
         tally.is_done |= matches!(status, 200..=299 | 304) && is_whole && !has_findings && !is_cut;
+        let (name, ..) = STEPS[step as usize];
         for complaint in complaints {
-            let name = STEPS[index].1;
             self.note(name, &complaint, format!("{name}: {complaint}"));
         }
     }
@@ -119,7 +118,7 @@ impl Checklist {
     /// For the console: what has been done. `unfinished`: requests that are still on their way.
     pub fn text(&self, unfinished: usize) -> String {
         let mut text = "\nWhat the client did:".to_owned();
-        for ((_, name, ..), Tally { counts, .. }) in STEPS.iter().zip(&self.tallies) {
+        for ((name, ..), Tally { counts, .. }) in STEPS.iter().zip(&self.tallies) {
             text.push_str(&format!("\n  {name:<9} {}", times(counts[0])));
             for ((_, what), count) in COUNTS.iter().zip(counts).skip(1).filter(|(_, count)| **count > 0) {
                 text.push_str(&format!(", {} {what}", grouped(*count)));
@@ -145,7 +144,7 @@ impl Checklist {
             COUNTS.iter().zip(tally.counts).map(|((name, _), count)| (*name, json!(count))).collect()
         };
         let steps = STEPS.iter().zip(&self.tallies);
-        let mut checklist: Value = steps.map(|((_, name, ..), tally)| (*name, counts(tally))).collect();
+        let mut checklist: Value = steps.map(|((name, ..), tally)| (*name, counts(tally))).collect();
         let beside = self
             .beside()
             .map(|Mistake { kind, what, times, .. }| json!({ "kind": kind, "what": what, "times": times }));
@@ -155,7 +154,7 @@ impl Checklist {
     }
 
     fn beside(&self) -> impl Iterator<Item = &Mistake> {
-        self.mistakes.iter().filter(|mistake| STEPS.iter().all(|(_, name, ..)| *name != mistake.kind))
+        self.mistakes.iter().filter(|mistake| STEPS.iter().all(|(name, ..)| *name != mistake.kind))
     }
 
     /// What speaks against the client. `ended`: where it was run here.
@@ -207,10 +206,10 @@ impl Checklist {
 
     /// Why a step is not done, where no mistake says it.
     fn shortfall(&self, index: usize) -> Option<String> {
-        let (step, name, done, request) = STEPS[index];
+        let (name, done, request) = STEPS[index];
         let Tally { counts: [requests, .., cut], is_done } = self.tallies[index];
-        let most = self.downloads.values().filter(|_| step == Step::Download).max_by_key(|download| download.bytes());
-        let why = match most.filter(|download| !download.has_all()) {
+        let most = self.downloads.values().max_by_key(|download| download.bytes());
+        let why = match most.filter(|download| index == Step::Download as usize && !download.has_all()) {
             _ if is_done => return None,
             _ if requests == 0 => format!("never {done}; send {request}"),
             Some(download) => download.told(),
@@ -312,11 +311,11 @@ fn times(number: u64) -> String {
     }
 }
 
-/// Each with its name, what it is to be, and by which request.
-const STEPS: [(Step, &str, &str, &str); 3] = [
-    (Step::Tasks, "tasks", "listed", "GET /xyz/api/cleaner/tasks"),
-    (Step::Download, "download", "fetched", "GET /xyz/api/cleaner/tasks/download?id=N"),
-    (Step::Report, "report", "sent", "POST /xyz/api/cleaner/tasks/report"),
+/// The name of each `Step`, what it is to be, and by which request.
+const STEPS: [(&str, &str, &str); 3] = [
+    ("tasks", "listed", "GET /xyz/api/cleaner/tasks"),
+    ("download", "fetched", "GET /xyz/api/cleaner/tasks/download?id=N"),
+    ("report", "sent", "POST /xyz/api/cleaner/tasks/report"),
 ];
 /// What is counted of a step, in the journal and on the console: requests; what a strict server would refuse; what this
 /// one refused; answers with only a range; answers that the client did not take whole.
