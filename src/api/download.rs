@@ -4,9 +4,9 @@
 use super::data::{BUILT_IN_DOWNLOAD, Data, Download};
 use super::tasks::check_id;
 use crate::message::{Body, Piece, Reply, Request};
-use httpdate::{fmt_http_date, parse_http_date};
+use httpdate::HttpDate;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     let (ids, listed) = (request.ids(), data.task_ids()?);
@@ -15,8 +15,8 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     let (length, warning) = (download.length_bytes, download.warning.clone());
     let mut reply = match failed_condition(request, &validators) {
         Some((header, 412)) => {
-            let (tag, date) = (&validators.entity_tag, fmt_http_date(validators.modified));
-            Reply::error(412, format!("{header} does not hold: the file is {tag}, changed {date}"))
+            let Validators { entity_tag: tag, modified } = &validators;
+            Reply::error(412, format!("{header} does not hold: the file is {tag}, changed {modified}"))
         }
         Some((_, status)) => Reply::empty(status),
         // No range lies in an empty file; Flask and RFC 9110, 14.1.2 make it the whole of it.
@@ -35,7 +35,7 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     };
     if reply.status < 400 {
         reply = reply
-            .with("Last-Modified", fmt_http_date(validators.modified))
+            .with("Last-Modified", validators.modified.to_string())
             .with("Cache-Control", "no-cache")
             .with("ETag", validators.entity_tag)
             .with("Accept-Ranges", "bytes");
@@ -64,24 +64,21 @@ fn content(download: Download, validators: &Validators, status: u16, start_byte:
 struct Validators {
     entity_tag: String,
     /// To the second, as HTTP dates are, and not later than Date (RFC 9110, 8.8.2.1).
-    modified: SystemTime,
+    modified: HttpDate,
 }
 
 impl Validators {
     fn of(download: &Download) -> Validators {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since_1970 = download.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Validators {
-            entity_tag: format!("\"{:x}-{:x}\"", since_1970.as_nanos(), download.length_bytes),
-            modified: UNIX_EPOCH + Duration::from_secs(since_1970.min(now).as_secs()),
-        }
+        let entity_tag = format!("\"{:x}-{:x}\"", since_1970.as_nanos(), download.length_bytes);
+        Validators { entity_tag, modified: download.modified.min(SystemTime::now()).max(UNIX_EPOCH).into() }
     }
 }
 
 /// The first condition that does not hold, with the status for it, in the order of RFC 9110, 13.2.2. A date that is none
 /// is ignored.
 fn failed_condition(request: &Request, validators: &Validators) -> Option<(&'static str, u16)> {
-    let date_in = |header| parse_http_date(&request.header(header)?).ok();
+    let date_in = |header| request.header(header)?.parse::<HttpDate>().ok();
     let lists = |header, tag: &str| request.list(header).any(|own| own == b"*" || own == tag.as_bytes());
     let tag = validators.entity_tag.as_str();
     if request.header("If-Match").is_some() {
@@ -104,7 +101,7 @@ fn failed_condition(request: &Request, validators: &Validators) -> Option<(&'sta
 fn range(request: &Request, validators: &Validators, length: u64) -> Option<(u64, u64)> {
     let range = request.header("Range").filter(|_| request.method == "GET" && request.headers("Range").count() == 1)?;
     if let Some(state) = request.header("If-Range") {
-        let same_date = parse_http_date(&state).is_ok_and(|date| date == validators.modified);
+        let same_date = state.parse().is_ok_and(|date: HttpDate| date == validators.modified);
         if state != validators.entity_tag && !same_date {
             return None;
         }

@@ -56,7 +56,8 @@ impl Layout {
     fn read(body: &mut (impl Read + Seek), delimiter: &str, max_parts: usize) -> io::Result<Layout> {
         let delimiter = Finder::new(delimiter);
         let mut layout = Layout::default();
-        let (mut window, mut position) = (Window::of(body)?, 0);
+        let mut window = Window { body_bytes: body.seek(SeekFrom::End(0))?, body, start: 0, bytes: Vec::new() };
+        let mut position = 0;
         while let Some((found, before, behind)) = window.find(&delimiter, position)? {
             layout.has_delimiter = true;
             position = found + delimiter.needle().len() as u64;
@@ -178,11 +179,6 @@ struct Window<'a, B> {
 type Found<'a> = (u64, &'a [u8], &'a [u8]);
 
 impl<B: Read + Seek> Window<'_, B> {
-    fn of(body: &mut B) -> io::Result<Window<'_, B>> {
-        let body_bytes = body.seek(SeekFrom::End(0))?;
-        Ok(Window { body, body_bytes, start: 0, bytes: Vec::new() })
-    }
-
     /// The next delimiter.
     fn find(&mut self, finder: &Finder, mut position: u64) -> io::Result<Option<Found<'_>>> {
         let length = finder.needle().len();
