@@ -108,13 +108,7 @@ fn nearly(path: &str) -> Option<(&'static str, &'static str)> {
         return nearly(&path[..at]).map(|(meant, _)| (meant, how));
     }
     if let Some(meant) = endpoints.into_iter().find(|endpoint| *endpoint == plain) {
-        let how = if path != path.to_lowercase() {
-            "in lower case"
-        } else if path.ends_with('/') {
-            "without a slash at the end"
-        } else {
-            "with single slashes"
-        };
+        let how = if path != path.to_lowercase() { "in lower case" } else { "without a slash too many" };
         return Some((meant, how));
     }
     let meant = endpoints.into_iter().find(|endpoint| plain.ends_with(&endpoint[BASE.len()..]));
