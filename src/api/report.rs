@@ -86,8 +86,7 @@ impl Report<'_> {
     /// `is_whole`: the report has come to its end; of another nothing is kept.
     fn read_part(&mut self, head: &PartHead, content: &mut impl BufRead, is_whole: bool) -> io::Result<Part> {
         let file_name = head.name("filename").map(limited);
-        let reports = self.reports.filter(|_| file_name.is_some());
-        let mut file = reports.and_then(|reports| self.saved(reports.begin()));
+        let mut file = self.reports.filter(|_| file_name.is_some()).and_then(|reports| self.saved(reports.begin()));
         let mut digest = Context::new(&SHA256);
         let (mut size_bytes, mut beginning) = (0, Vec::new());
         loop {
@@ -106,7 +105,7 @@ impl Report<'_> {
         let name = file_name.as_deref().unwrap_or_default();
         let is_chosen = size_bytes > 0 || !name.is_empty();
         let saved = file
-            .zip(reports)
+            .zip(self.reports)
             .filter(|_| is_whole && is_chosen)
             .and_then(|(file, reports)| self.saved(reports.keep(file.into_temp_path(), name)));
         if size_bytes > MAX_VALUE_BYTES as u64 {

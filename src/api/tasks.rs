@@ -12,17 +12,16 @@ pub fn get_tasks(data: &Data) -> Result<Reply, String> {
 pub fn check_id(ids: &[String], listed: &Ids) -> Option<Finding> {
     let id = ids.first();
     let other = ids.iter().find(|other| Some(*other) != id);
-    let (status, sentence) = match (id, listed) {
+    let (status, sentence) = match (id, other) {
         (None, _) => (400, "the request does not say which task it is for: it has no id".to_owned()),
-        (Some(id), _) if let Some(other) = other => {
+        (Some(id), Some(other)) => {
             (400, format!("the request is for two tasks: id={} and id={}", shown(id), shown(other)))
         }
-        (Some(_), None) => return None,
-        (Some(id), Some(listed)) if listed.contains(id) => return None,
-        (Some(id), _) if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()) => {
+        (Some(id), None) if listed.as_ref().is_none_or(|listed| listed.contains(id)) => return None,
+        (Some(id), None) if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_digit()) => {
             (400, format!("the id {} is not a number", quoted(id.as_bytes())))
         }
-        (Some(id), _) => (404, format!("there is no task with the id {}", shown(id))),
+        (Some(id), None) => (404, format!("there is no task with the id {}", shown(id))),
     };
     let expected =
         format!("id=N, with the id of a task in tasks.json: {}", listed.as_deref().unwrap_or_default().join(", "));
