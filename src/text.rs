@@ -46,10 +46,7 @@ pub fn quoted_whole(bytes: &[u8]) -> String {
 /// What a client sent, without the quotes where it needs none.
 pub fn shown(text: &str) -> String {
     let quoted = quoted(text.as_bytes());
-    match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(plain) if plain == text => plain.to_owned(),
-        _ => quoted,
-    }
+    if quoted == format!("\"{text}\"") { text.to_owned() } else { quoted }
 }
 
 /// What a client sent, as text. Bytes that are no UTF-8 come from clients that send Latin-1.
