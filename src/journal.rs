@@ -173,11 +173,8 @@ impl Journal {
         if exchange.duration >= Duration::from_millis(1) {
             size.push_str(&format!("  {} ms", grouped(exchange.duration.as_millis() as u64)));
         }
-        let (time, status, size) = (
-            self.time_of_day(),
-            self.console.painted(colour, &status.to_string()),
-            self.console.painted(Colour::Dim, &size),
-        );
+        let status = self.console.painted(colour, &status.to_string());
+        let (time, size) = (self.time_of_day(), self.console.painted(Colour::Dim, &size));
         let mut lines = vec![format!("{time}  {status}  {method:<7}  {target:<TARGET_COLUMNS$}  {size}")];
         lines.extend(exchange.fault.map(|fault| format!("fault {}, on purpose", fault.name())));
         let errors = notes.own_error().into_iter().chain(undelivered);
@@ -219,14 +216,12 @@ fn line(event: &str, members: Vec<(&'static str, Value)>) -> String {
 /// A text field by its value, a file by its name.
 fn part_line(part: &Part) -> String {
     let field = shown(&part.field);
-    match (&part.file_name, &part.value) {
-        (None, value) => format!("part {field} = {}", quoted(value.as_deref().unwrap_or_default().as_bytes())),
-        (Some(name), _) => {
-            let (name, bytes) = (quoted_whole(name.as_bytes()), in_bytes(part.size_bytes));
-            let content_type = part.content_type.as_deref().map_or_else(|| "no type".to_owned(), shown);
-            format!("part {field}: {name}, {content_type}, {bytes}, sha256 {}...", &part.sha256[..DIGITS])
-        }
-    }
+    let Some(name) = &part.file_name else {
+        return format!("part {field} = {}", quoted(part.value.as_deref().unwrap_or_default().as_bytes()));
+    };
+    let (name, bytes) = (quoted_whole(name.as_bytes()), in_bytes(part.size_bytes));
+    let content_type = part.content_type.as_deref().map_or_else(|| "no type".to_owned(), shown);
+    format!("part {field}: {name}, {content_type}, {bytes}, sha256 {}...", &part.sha256[..DIGITS])
 }
 
 fn request_members(exchange: &Exchange) -> Vec<(&'static str, Value)> {

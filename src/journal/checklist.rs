@@ -140,16 +140,13 @@ impl Checklist {
 
     /// The same for the journal.
     pub fn object(&self) -> Value {
-        let counts = |tally: &Tally| -> Value {
-            COUNTS.iter().zip(tally.counts).map(|((name, _), count)| (*name, json!(count))).collect()
-        };
-        let steps = STEPS.iter().zip(&self.tallies);
-        let mut checklist: Value = steps.map(|((name, ..), tally)| (*name, counts(tally))).collect();
         let beside = self
             .beside()
             .map(|Mistake { kind, what, times, .. }| json!({ "kind": kind, "what": what, "times": times }));
-        checklist["beside"] = beside.collect();
-        checklist["server_failures"] = json!(self.server_failures);
+        let mut checklist = json!({ "beside": beside.collect::<Value>(), "server_failures": self.server_failures });
+        for ((step, ..), tally) in STEPS.iter().zip(&self.tallies) {
+            checklist[step] = COUNTS.iter().zip(tally.counts).map(|((name, _), count)| (*name, json!(count))).collect();
+        }
         checklist
     }
 

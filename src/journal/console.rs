@@ -49,12 +49,10 @@ impl Console {
                 thread::sleep(COLLECT);
                 let mut text: String = iter::once(first).chain(texts.try_iter()).collect();
                 waiting.bytes.fetch_sub(text.len(), Ordering::Relaxed);
-                match waiting.lost_lines.swap(0, Ordering::Relaxed) {
-                    0 => {}
-                    lost => {
-                        let lost = counted(lost, "line");
-                        text.push_str(&format!("({lost} lost here: what reads this output was too slow)\n"));
-                    }
+                let lost = waiting.lost_lines.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    let lost = counted(lost, "line");
+                    text.push_str(&format!("({lost} lost here: what reads this output was too slow)\n"));
                 }
                 // A closed output is no reason to stop serving; nobody is there to be told.
                 output.write_all(text.as_bytes()).and_then(|()| output.flush()).ok();
