@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Options {
     pub port: u16,
     /// `None`: both loopback addresses.
@@ -23,36 +23,14 @@ pub struct Options {
     pub command: Vec<OsString>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Security {
+    #[default]
     Http,
     /// With a certificate made for the run, for these names beside the usual.
-    Made {
-        names: Vec<String>,
-    },
+    Made { names: Vec<String> },
     /// With the user's own.
-    Own {
-        certificate: PathBuf,
-        key: PathBuf,
-    },
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            port: 5000,
-            host: None,
-            security: Security::Http,
-            data: None,
-            record: None,
-            strict: false,
-            timeout: Duration::from_secs(30),
-            max_upload_bytes: 1 << 30,
-            exit_on_stdin_close: false,
-            fault: None,
-            command: Vec::new(),
-        }
-    }
+    Own { certificate: PathBuf, key: PathBuf },
 }
 
 /// What the command line asks for.
@@ -69,13 +47,14 @@ pub enum Action {
 impl Action {
     /// The error is one sentence.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, String> {
-        let mut options = Options::default();
+        let (port, timeout, max_upload_bytes) = (5000, Duration::from_secs(30), 1 << 30);
+        let mut options = Options { port, timeout, max_upload_bytes, ..Options::default() };
         let (mut http, mut certificate, mut key, mut names, mut written) = (false, None, None, Vec::new(), None);
         let mut fault = "none".to_owned();
         let mut arguments: Vec<OsString> = arguments.into_iter().collect();
         options.command = split_off_command(&mut arguments)?;
         let mut parser = lexopt::Parser::from_args(arguments.clone());
-        while let Some(argument) = parser.next().map_err(sentence)? {
+        while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
             use lexopt::Arg::{Long, Short, Value};
             match argument {
                 Long("port") => options.port = number(&mut parser, "--port", 0, u16::MAX.into())? as u16,
@@ -220,10 +199,6 @@ fn unknown(name: &str) -> String {
         Some(nearest) => format!("there is no option {name}; did you mean --{nearest}? See --help"),
         None => format!("there is no option {name}; see --help"),
     }
-}
-
-fn sentence(error: lexopt::Error) -> String {
-    error.to_string()
 }
 
 /// A day: longer than anybody waits, and short enough for every clock.
