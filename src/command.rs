@@ -45,19 +45,7 @@ pub fn run<T>(mut command: Command, stopped: &Receiver<T>) -> Ended {
         not_run: None,
     };
     match spawn(&mut command).and_then(|(child, _leash)| wait(child, stopped)) {
-        Ok((status, None)) => {
-            ended.exit_code = status.code();
-            ended.trouble = trouble(status);
-        }
-        // Its exit code says nothing then.
-        Ok((status, Some(Stopped::InTime))) => {
-            ended.trouble = trouble(status).or(Some("the client was interrupted".to_owned()));
-        }
-        Ok((_, Some(Stopped::Killed))) => {
-            let seconds = GRACE.as_secs();
-            let sentence = format!("the client did not end within {seconds} s of the word to stop, and was ended");
-            ended.trouble = Some(sentence);
-        }
+        Ok(outcome) => (ended.exit_code, ended.trouble) = outcome,
         Err(error) => {
             // Where a path leads to a script, what is missing is its interpreter.
             let path = Path::new(command.get_program());
@@ -73,23 +61,16 @@ pub fn run<T>(mut command: Command, stopped: &Receiver<T>) -> Ended {
 /// A program that does not outlive this one for long, even where this one is killed.
 pub fn spawn(command: &mut Command) -> io::Result<(Child, Leash)> {
     let child = command.spawn()?;
-    let leash = Leash::on(&child);
-    Ok((child, leash))
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "trap '' INT HUP; read _; kill $0; sleep 5; kill -KILL $0"]).arg(child.id().to_string());
+    shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Where there is no such shell, there is no leash.
+    Ok((child, Leash(shell.spawn().ok())))
 }
 
 /// A shell that waits for the end of its standard input, which this program holds, and ends the other then. Dropped, it
 /// does nothing any more. Windows would need a job object, for which there is no small crate.
 pub struct Leash(Option<Child>);
-
-impl Leash {
-    fn on(child: &Child) -> Leash {
-        let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", "trap '' INT HUP; read _; kill $0; sleep 5; kill -KILL $0"]).arg(child.id().to_string());
-        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        // Where there is no such shell, there is no leash.
-        Leash(shell.spawn().ok())
-    }
-}
 
 impl Drop for Leash {
     fn drop(&mut self) {
@@ -100,25 +81,23 @@ impl Drop for Leash {
     }
 }
 
-/// Whether it ended at the word to stop.
-enum Stopped {
-    InTime,
-    Killed,
-}
-
-/// A second word to stop ends it at once.
-fn wait<T>(mut child: Child, stopped: &Receiver<T>) -> io::Result<(ExitStatus, Option<Stopped>)> {
+/// Returns its exit code, if that says something, and what is wrong with its end. A second word to stop ends it at once.
+fn wait<T>(mut child: Child, stopped: &Receiver<T>) -> io::Result<(Option<i32>, Option<String>)> {
     let mut deadline: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok((status, deadline.map(|_| Stopped::InTime)));
+            let interrupted = deadline.map(|_| "the client was interrupted".to_owned());
+            return Ok((status.code().filter(|_| deadline.is_none()), trouble(status).or(interrupted)));
         }
         if stopped.recv_timeout(LOOK).is_ok() {
             deadline = Some(Instant::now() + if deadline.is_none() { GRACE } else { Duration::ZERO });
         }
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
             child.kill()?;
-            return Ok((child.wait()?, Some(Stopped::Killed)));
+            child.wait()?;
+            let seconds = GRACE.as_secs();
+            let sentence = format!("the client did not end within {seconds} s of the word to stop, and was ended");
+            return Ok((None, Some(sentence)));
         }
     }
 }
