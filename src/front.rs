@@ -300,13 +300,12 @@ impl Front {
     }
 }
 
-/// Returns how many there still are after that time.
-fn wait_for_end(token: &Arc<()>, limit: Duration) -> usize {
+/// But no longer than that.
+fn wait_for_end(token: &Arc<()>, limit: Duration) {
     let deadline = Instant::now() + limit;
     while count(token) > 0 && Instant::now() < deadline {
         thread::sleep(FINISH_LOOK);
     }
-    count(token)
 }
 
 fn broke(error: &io::Error) -> String {
