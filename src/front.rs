@@ -227,7 +227,7 @@ impl Front {
         let started = Instant::now();
         let number = self.traffic.seen_requests.fetch_add(1, Ordering::Relaxed) + 1;
         let (request, mut reply, is_whole) = match head {
-            Err(refusal) => (None, Reply::from(refusal), false),
+            Err(refusal) => (None, *refusal, false),
             Ok(request) => {
                 let (request, reply, is_whole) = self.answer(input, request, is_refused);
                 (Some(request), reply, is_whole)
@@ -270,7 +270,7 @@ impl Front {
         } else if let Some(first) = findings.first().filter(|_| self.strict) {
             Some(Reply::refusal(first))
         } else {
-            self.read_body(input, &mut request).err().map(Reply::from)
+            self.read_body(input, &mut request).err().map(|refusal| *refusal)
         };
         let is_whole = refusal.is_none();
         let (request, mut reply) = match refusal {

@@ -1,6 +1,6 @@
 //! The body of an HTTP/1 request, read by the framing that its head declares.
 
-use super::http1::{Framing, MAX_HEAD_BYTES, Refusal, is_token, parse_header};
+use super::http1::{Framing, MAX_HEAD_BYTES, Refusal, is_token, parse_header, refusal, too_large};
 use crate::text::{grouped, in_bytes, quoted};
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 
@@ -26,19 +26,19 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
         let line = read_chunk_line(input, total, "the size of a chunk")?;
         let Some(size) = chunk_size(&line) else {
             let form = "a hexadecimal number, with or without extensions";
-            return Err(Refusal::bad(format!("{} is not the size of a chunk, which is {form}", quoted(&line))));
+            return Err(refusal(400, format!("{} is not the size of a chunk, which is {form}", quoted(&line))));
         };
         if size == 0 {
             break;
         }
         if size > max_bytes - total {
             let more = format!("more than {}", grouped(total.saturating_add(size) - 1));
-            return Err(Refusal::too_large(&more, max_bytes));
+            return Err(too_large(&more, max_bytes));
         }
         copy(input, size, sink, |received| format!("{}, in the middle of a chunk,", in_bytes(total + received)))?;
         total += size;
         if !read_chunk_line(input, total, "the end of a chunk")?.is_empty() {
-            return Err(Refusal::bad(format!("a chunk is longer than its size, {}, says", in_bytes(size))));
+            return Err(refusal(400, format!("a chunk is longer than its size, {}, says", in_bytes(size))));
         }
     }
     let mut trailer_bytes = 0;
@@ -49,10 +49,10 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
         }
         trailer_bytes += line.len();
         if trailer_bytes > MAX_HEAD_BYTES {
-            return Err(Refusal::bad(format!("the trailers are longer than {}", in_bytes(MAX_HEAD_BYTES as u64))));
+            return Err(refusal(400, format!("the trailers are longer than {}", in_bytes(MAX_HEAD_BYTES as u64))));
         }
         if let Err(mistake) = parse_header(&line) {
-            return Err(Refusal::bad(format!("a trailer {mistake}: {}", quoted(&line))));
+            return Err(refusal(400, format!("a trailer {mistake}: {}", quoted(&line))));
         }
     }
 }
@@ -73,11 +73,11 @@ fn read_chunk_line(input: &mut impl BufRead, received: u64, what: &str) -> Resul
     let mut line = Vec::new();
     let outcome = input.by_ref().take(MAX_CHUNK_LINE_BYTES + 1).read_until(b'\n', &mut line);
     if line.len() as u64 > MAX_CHUNK_LINE_BYTES {
-        return Err(Refusal::bad(format!("{what} takes more than {}", in_bytes(MAX_CHUNK_LINE_BYTES))));
+        return Err(refusal(400, format!("{what} takes more than {}", in_bytes(MAX_CHUNK_LINE_BYTES))));
     }
     match line.as_slice() {
         [whole @ .., b'\r', b'\n'] => Ok(whole.to_vec()),
-        [.., b'\n'] => Err(Refusal::bad(format!("the line with {what} ends with LF alone, where HTTP wants CR LF"))),
+        [.., b'\n'] => Err(refusal(400, format!("the line with {what} ends with LF alone, where HTTP wants CR LF"))),
         _ => Err(broken_off(outcome.err(), &format!("{}, before {what},", in_bytes(received)))),
     }
 }
@@ -107,15 +107,15 @@ fn copy(
 /// Without an error the client has closed the connection.
 fn broken_off(error: Option<io::Error>, progress: &str) -> Refusal {
     match error.map(|error| error.kind()) {
-        None => Refusal::bad(format!("the client closed the connection after {progress} of the body")),
-        Some(ErrorKind::TimedOut) => Refusal::new(408, format!("the client fell silent after {progress} of the body")),
-        Some(_) => Refusal::bad(format!("the connection broke after {progress} of the body")),
+        None => refusal(400, format!("the client closed the connection after {progress} of the body")),
+        Some(ErrorKind::TimedOut) => refusal(408, format!("the client fell silent after {progress} of the body")),
+        Some(_) => refusal(400, format!("the connection broke after {progress} of the body")),
     }
 }
 
 /// A full disk, mostly.
 pub fn not_stored(error: &io::Error) -> Refusal {
-    Refusal::new(507, format!("cannot store the body in {}: {error}", std::env::temp_dir().display()))
+    refusal(507, format!("cannot store the body in {}: {error}", std::env::temp_dir().display()))
 }
 
 /// A size needs 16 digits; the rest are zeros before it and extensions, which nobody uses.

@@ -16,32 +16,16 @@ pub enum Framing {
     Chunked,
 }
 
-/// Why a request cannot be accepted.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
-    pub status: u16,
-    pub sentence: String,
+/// The answer to a request that cannot be accepted; in a box, since errors are to be small.
+pub type Refusal = Box<Reply>;
+
+pub fn refusal(status: u16, sentence: impl Into<String>) -> Refusal {
+    Box::new(Reply::error(status, sentence))
 }
 
-impl Refusal {
-    pub fn new(status: u16, sentence: impl Into<String>) -> Refusal {
-        Refusal { status, sentence: sentence.into() }
-    }
-
-    pub fn bad(sentence: impl Into<String>) -> Refusal {
-        Refusal::new(400, sentence)
-    }
-
-    pub fn too_large(size: &str, max_bytes: u64) -> Refusal {
-        let limit = in_bytes(max_bytes);
-        Refusal::new(413, format!("the body has {size} bytes; the limit is {limit} (see --max-upload)"))
-    }
-}
-
-impl From<Refusal> for Reply {
-    fn from(Refusal { status, sentence }: Refusal) -> Reply {
-        Reply::error(status, sentence)
-    }
+pub fn too_large(size: &str, max_bytes: u64) -> Refusal {
+    let limit = in_bytes(max_bytes);
+    refusal(413, format!("the body has {size} bytes; the limit is {limit} (see --max-upload)"))
 }
 
 /// Reads a head. `None`: the client closed, or was silent for the time allowed, before its first byte. Each line is
@@ -69,7 +53,7 @@ pub fn read_head(input: &mut impl BufRead) -> Result<Option<Request>, Refusal> {
             return Ok(Some(request));
         }
         if request.headers.len() == MAX_HEADERS {
-            return Err(Refusal::new(431, format!("the request has more than {MAX_HEADERS} headers")));
+            return Err(refusal(431, format!("the request has more than {MAX_HEADERS} headers")));
         }
         request.headers.push(parse_header(&line).map_err(|mistake| malformed(number, &line, 400, &mistake))?);
     }
@@ -83,22 +67,22 @@ fn read_line(input: &mut impl BufRead, number: usize, seen_bytes: &mut usize) ->
     if *seen_bytes > MAX_HEAD_BYTES {
         let limit = grouped(MAX_HEAD_BYTES as u64);
         return Err(match number {
-            1 => Refusal::new(414, format!("the request target is longer than {limit} bytes")),
+            1 => refusal(414, format!("the request target is longer than {limit} bytes")),
             _ => {
                 let begin = quoted(&line);
-                Refusal::new(431, format!("the head is longer than {limit} bytes; line {number} begins {begin}"))
+                refusal(431, format!("the head is longer than {limit} bytes; line {number} begins {begin}"))
             }
         });
     }
     match (outcome, line.as_slice()) {
         (_, [whole @ .., b'\r', b'\n']) => Ok(whole.to_vec()),
         (_, [bare @ .., b'\n']) => Err(malformed(number, bare, 400, "ends with LF alone, where HTTP wants CR LF")),
-        (Ok(_), _) => Err(Refusal::bad("the client closed the connection in the middle of the head")),
+        (Ok(_), _) => Err(refusal(400, "the client closed the connection in the middle of the head")),
         (Err(error), _) if error.kind() == ErrorKind::TimedOut => {
             let seen = in_bytes(*seen_bytes as u64);
-            Err(Refusal::new(408, format!("the head did not end in time: {seen} came, but not the empty line")))
+            Err(refusal(408, format!("the head did not end in time: {seen} came, but not the empty line")))
         }
-        (Err(error), _) => Err(Refusal::bad(format!("the connection broke in the middle of the head: {error}"))),
+        (Err(error), _) => Err(refusal(400, format!("the connection broke in the middle of the head: {error}"))),
     }
 }
 
@@ -164,7 +148,7 @@ fn control_mistake(line: &[u8]) -> Option<String> {
 }
 
 fn malformed(number: usize, line: &[u8], status: u16, mistake: &str) -> Refusal {
-    Refusal::new(status, format!("line {number} of the request {mistake}: {}", quoted(line)))
+    refusal(status, format!("line {number} of the request {mistake}: {}", quoted(line)))
 }
 
 /// RFC 9110, 5.6.2.
@@ -222,7 +206,7 @@ pub fn expects_continue(request: &Request) -> Result<bool, Refusal> {
         None => Ok(!expected.is_empty()),
         Some(other) => {
             let sentence = format!("the only Expect that is understood is 100-continue, not {}", quoted(other));
-            Err(Refusal::new(417, sentence))
+            Err(refusal(417, sentence))
         }
     }
 }
@@ -237,33 +221,33 @@ pub fn framing(request: &Request, max_body_bytes: u64) -> Result<Framing, Refusa
         ([], []) => Ok(Framing::Length(0)),
         ([length], []) => content_length(length, max_body_bytes).map(Framing::Length),
         ([first, second, ..], []) => {
-            Err(Refusal::bad(format!("Content-Length is there twice: {} and {}", quoted(first), quoted(second))))
+            Err(refusal(400, format!("Content-Length is there twice: {} and {}", quoted(first), quoted(second))))
         }
         ([], _) if request.minor_version == 0 => {
-            Err(Refusal::bad("the request has a Transfer-Encoding, which HTTP/1.0 does not know"))
+            Err(refusal(400, "the request has a Transfer-Encoding, which HTTP/1.0 does not know"))
         }
         ([], [encoding]) if is_chunked(encoding) => Ok(Framing::Chunked),
         ([], [all_but_last @ .., _]) => {
             let shown = quoted(&encodings.join(&b", "[..]));
             Err(if all_but_last.iter().any(is_chunked) {
-                Refusal::bad(format!("the Transfer-Encoding is {shown}: chunked must stand once, at the end"))
+                refusal(400, format!("the Transfer-Encoding is {shown}: chunked must stand once, at the end"))
             } else {
-                Refusal::new(501, format!("the only Transfer-Encoding that is understood is chunked, not {shown}"))
+                refusal(501, format!("the only Transfer-Encoding that is understood is chunked, not {shown}"))
             })
         }
-        _ => Err(Refusal::bad("the request has both Content-Length and Transfer-Encoding; send one of them")),
+        _ => Err(refusal(400, "the request has both Content-Length and Transfer-Encoding; send one of them")),
     }
 }
 
 fn content_length(value: &[u8], max_body_bytes: u64) -> Result<u64, Refusal> {
     let digits = str::from_utf8(value).unwrap_or_default();
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Refusal::bad(format!("Content-Length is {}, which is not a number of bytes", quoted(value))));
+        return Err(refusal(400, format!("Content-Length is {}, which is not a number of bytes", quoted(value))));
     }
     match digits.parse() {
-        Ok(bytes) if bytes > max_body_bytes => Err(Refusal::too_large(&grouped(bytes), max_body_bytes)),
+        Ok(bytes) if bytes > max_body_bytes => Err(too_large(&grouped(bytes), max_body_bytes)),
         Ok(bytes) => Ok(bytes),
-        Err(_) => Err(Refusal::bad(format!("Content-Length is {}, which is more than 64 bits hold", quoted(value)))),
+        Err(_) => Err(refusal(400, format!("Content-Length is {}, which is more than 64 bits hold", quoted(value)))),
     }
 }
 
