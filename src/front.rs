@@ -15,7 +15,7 @@ use crate::bridge::Bridge;
 use crate::journal::Journal;
 use crate::message::{Exchange, Fault, Reply, Request};
 use crate::text::{Failure, quoted};
-use answer::{After, Sent, send};
+use answer::{Sent, send};
 use http1::{Framing, Refusal};
 use socket::{Limit, Socket};
 use std::io::{self, BufReader, ErrorKind, Seek, Write};
@@ -153,7 +153,7 @@ impl Front {
             (None, Some(&TLS_HANDSHAKE)) => {
                 // Where this fails, the client does without.
                 socket.write_all(&TLS_ALERT).ok();
-                Stream::Plain(socket).close();
+                socket.end().ok();
                 Err(format!("closed: it speaks TLS, but this port speaks plain HTTP: use {}", self.url))
             }
             (None, _) => self.converse(Stream::Plain(socket), client, is_refused, busy),
@@ -174,22 +174,20 @@ impl Front {
             is_first = false;
             // Until the request is told.
             let _token = Arc::clone(&self.traffic.requests);
-            let (mut exchange, after) = self.exchange(&mut input, client, head, is_refused);
-            if after != After::Close && exchange.undelivered.is_none() {
-                self.journal.request(&exchange);
-                continue;
-            }
-            if exchange.undelivered.is_none() && input.into_inner().close() {
+            let (mut exchange, keeps_alive) = self.exchange(&mut input, client, head, is_refused);
+            if !keeps_alive && exchange.undelivered.is_none() && input.get_mut().close() {
                 exchange.undelivered = Some(RESET.to_owned());
             }
             self.journal.request(&exchange);
-            return Ok(());
+            if !keeps_alive {
+                return Ok(());
+            }
         }
         let (sentence, is_mistake) = match (&self.tls, input.get_mut()) {
             (Some(tls), Stream::Tls(connection, _)) => tls.why_no_request(connection),
             _ => ("connected, but sent no request".to_owned(), false),
         };
-        let was_reset = input.into_inner().close();
+        let was_reset = input.get_mut().close();
         if is_first {
             self.journal.connection(client, &sentence, is_mistake || was_reset);
         }
@@ -207,23 +205,23 @@ impl Front {
         let target = request.as_ref().map_or("/", Request::origin_form);
         let path = if target.starts_with('/') { target } else { "/" };
         let sentence = format!("this port speaks HTTPS: use {}{path}", self.url);
-        let mut reply = Reply::error(400, sentence.clone());
+        let mut reply = Reply::error(400, sentence.clone()).with("Connection", "close");
         let is_head = request.is_some_and(|request| request.method == "HEAD");
-        if let Some(trouble) = send(input.get_mut(), &mut reply, is_head, After::Close).trouble {
+        if let Some(trouble) = send(input.get_mut(), &mut reply, is_head).trouble {
             return format!("{sentence} ({trouble})");
         }
-        input.into_inner().close();
+        input.get_mut().close();
         sentence
     }
 
-    /// One request and its answer, to be told when it is known what became of it.
+    /// One request and its answer, to be told when it is known what became of it; and whether another may follow.
     fn exchange(
         &self,
         input: &mut BufReader<Stream>,
         client: SocketAddr,
         head: Result<Request, Refusal>,
         is_refused: bool,
-    ) -> (Exchange, After) {
+    ) -> (Exchange, bool) {
         let started = Instant::now();
         let number = self.traffic.seen_requests.fetch_add(1, Ordering::Relaxed) + 1;
         let (request, mut reply, is_whole) = match head {
@@ -233,19 +231,16 @@ impl Front {
                 (Some(request), reply, is_whole)
             }
         };
-        let after = match &request {
-            Some(request) if is_whole && http1::keeps_alive(request) => {
-                After::KeepAlive { is_said: request.minor_version == 0 }
-            }
-            _ => After::Close,
-        };
         let is_head = request.as_ref().is_some_and(|request| request.method == "HEAD");
         let whole = request.as_ref().filter(|_| is_whole);
+        let keeps_alive = whole.is_some_and(http1::keeps_alive);
         let fault = self.fault.filter(|fault| fault::met(*fault, &self.traffic.turns, whole));
-        let Sent { body_bytes, trouble } = match fault.filter(|_| !is_head) {
-            Some(fault) => fault::send_with(fault, input.get_mut(), &mut reply, after, self.timeout),
-            None => send(input.get_mut(), &mut reply, is_head, after),
-        };
+        if fault == Some(Fault::Unavailable) {
+            reply = fault::unavailable(reply);
+        }
+        reply = reply.with("Connection", if keeps_alive { "keep-alive" } else { "close" });
+        let Sent { body_bytes, trouble } = fault::send_with(fault, input.get_mut(), &mut reply, is_head, self.timeout);
+        let keeps_alive = keeps_alive && trouble.is_none();
         let exchange = Exchange {
             client,
             number,
@@ -257,7 +252,7 @@ impl Front {
             fault,
             notes: reply.notes,
         };
-        (exchange, after)
+        (exchange, keeps_alive)
     }
 
     /// Has a request answered, once it is whole, which is said with the reply.

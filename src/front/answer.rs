@@ -15,86 +15,66 @@ pub struct Sent {
     pub trouble: Option<String>,
 }
 
-/// What follows an answer on its connection.
-#[derive(Clone, Copy, PartialEq)]
-pub enum After {
-    /// Another request; to a client of HTTP/1.0 that must be said.
-    KeepAlive {
-        is_said: bool,
-    },
-    Close,
-}
-
 /// `omits_body`: it is the answer to HEAD.
-pub fn send(stream: &mut impl Write, reply: &mut Reply, omits_body: bool, after: After) -> Sent {
+pub fn send(stream: &mut impl Write, reply: &mut Reply, omits_body: bool) -> Sent {
     let end = if omits_body { 0 } else { reply.body.length_bytes() };
-    send_in_pieces(stream, reply, after, &[end])
+    send_in_pieces(stream, reply, &[end])
 }
 
 /// The head promises all; the body goes out up to each of these bytes, with a pause before the next.
-pub fn send_in_pieces(stream: &mut impl Write, reply: &mut Reply, after: After, ends: &[u64]) -> Sent {
+pub fn send_in_pieces(stream: &mut impl Write, reply: &mut Reply, ends: &[u64]) -> Sent {
     let length = reply.body.length_bytes();
-    let mut buffer = head_bytes(reply, after);
+    let mut buffer = head_bytes(reply);
     let mut body_bytes = 0;
     let outcome = match &mut reply.body {
         Body::Bytes(bytes) => copy(&mut bytes.as_slice(), ends, &mut buffer, stream, &mut body_bytes),
         Body::File { file, start_byte, .. } => file
             .seek(SeekFrom::Start(*start_byte))
-            .map_err(Trouble::File)
+            .map_err(|error| unreadable(&error))
             .and_then(|_| copy(file, ends, &mut buffer, stream, &mut body_bytes)),
     };
-    let trouble = outcome.err().map(|trouble| {
-        let progress = format!("after {} of {} bytes", grouped(body_bytes), grouped(length));
-        match trouble {
-            Trouble::Client(error) if error.kind() == ErrorKind::TimedOut => {
-                format!("the client stopped reading {progress}")
-            }
-            Trouble::Client(_) => format!("the client closed the connection {progress}"),
-            Trouble::File(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                format!("the file became shorter while it was sent, {progress}")
-            }
-            Trouble::File(error) => format!("the file could not be read any more, {progress}: {error}"),
-        }
-    });
+    let trouble =
+        outcome.err().map(|what| format!("{what} after {} of {} bytes", grouped(body_bytes), grouped(length)));
     Sent { body_bytes, trouble }
 }
 
-/// On which side it went wrong.
-enum Trouble {
-    Client(io::Error),
-    File(io::Error),
-}
-
-/// Sends what is in the buffer, and the body behind it up to each of the ends.
+/// Sends what is in the buffer, and the body behind it up to each of the ends. The error says what went wrong.
 fn copy(
     body: &mut impl Read,
     ends: &[u64],
     buffer: &mut Vec<u8>,
     stream: &mut impl Write,
     sent: &mut u64,
-) -> Result<(), Trouble> {
+) -> Result<(), String> {
     for (index, end) in ends.iter().enumerate() {
         thread::sleep(if index == 0 { Duration::ZERO } else { PAUSE });
         loop {
             let before = buffer.len();
             let wanted = (end - *sent).min(PIECE_BYTES) as usize;
             buffer.resize(before + wanted, 0);
-            let count = body.read(&mut buffer[before..]).map_err(Trouble::File)?;
-            stream.write_all(&buffer[..before + count]).map_err(Trouble::Client)?;
+            let count = body.read(&mut buffer[before..]).map_err(|error| unreadable(&error))?;
+            stream.write_all(&buffer[..before + count]).map_err(|error| match error.kind() {
+                ErrorKind::TimedOut => "the client stopped reading",
+                _ => "the client closed the connection",
+            })?;
             *sent += count as u64;
             buffer.clear();
             if sent == end {
                 break;
             }
             if count == 0 {
-                return Err(Trouble::File(ErrorKind::UnexpectedEof.into()));
+                return Err("the file became shorter while it was sent,".to_owned());
             }
         }
     }
     Ok(())
 }
 
-fn head_bytes(reply: &Reply, after: After) -> Vec<u8> {
+fn unreadable(error: &io::Error) -> String {
+    format!("the file could not be read any more ({error}),")
+}
+
+fn head_bytes(reply: &Reply) -> Vec<u8> {
     let status = tiny_http::StatusCode(reply.status);
     let date = httpdate::HttpDate::from(SystemTime::now());
     let mut head =
@@ -106,11 +86,7 @@ fn head_bytes(reply: &Reply, after: After) -> Vec<u8> {
     if reply.status != 304 {
         head.push_str(&format!("Content-Length: {}\r\n", reply.body.length_bytes()));
     }
-    head.push_str(match after {
-        After::KeepAlive { is_said: false } => "\r\n",
-        After::KeepAlive { is_said: true } => "Connection: keep-alive\r\n\r\n",
-        After::Close => "Connection: close\r\n\r\n",
-    });
+    head.push_str("\r\n");
     head.into_bytes()
 }
 

@@ -1,12 +1,11 @@
 //! Trouble on purpose (--fault): which request meets it, and how its answer goes wrong. What is wrong with a certificate
 //! is in certificate.rs.
 
-use super::answer::{After, Sent, send, send_in_pieces};
+use super::answer::{Sent, send, send_in_pieces};
 use super::socket::is_passing;
 use super::tls::Stream;
 use crate::message::{Fault, Finding, Reply, Request};
 use crate::text::grouped;
-use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,34 +20,41 @@ pub fn met(fault: Fault, turns: &Turns, request: Option<&Request>) -> bool {
     fault.is_of_certificate() || step.is_some_and(|step| is_turn(&turns[step as usize]))
 }
 
-/// Sends what the fault makes of an answer.
-pub fn send_with(fault: Fault, stream: &mut Stream, reply: &mut Reply, after: After, timeout: Duration) -> Sent {
+/// The reply that `--fault unavailable` puts in the place of another.
+pub fn unavailable(other: Reply) -> Reply {
+    let mut reply = Reply::error(503, UNAVAILABLE).with("Retry-After", "1");
+    (reply.notes.findings, reply.notes.parts) = (other.notes.findings, other.notes.parts);
+    reply
+}
+
+/// Sends what the fault, if any, makes of an answer. `omits_body`: it is the answer to HEAD.
+pub fn send_with(
+    fault: Option<Fault>,
+    stream: &mut Stream,
+    reply: &mut Reply,
+    omits_body: bool,
+    timeout: Duration,
+) -> Sent {
     let length = reply.body.length_bytes();
     match fault {
-        Fault::Unavailable => {
-            let notes = mem::take(&mut reply.notes);
-            *reply = Reply::error(503, UNAVAILABLE).with("Retry-After", "1");
-            (reply.notes.findings, reply.notes.parts) = (notes.findings, notes.parts);
-        }
-        Fault::Reset => {
+        Some(Fault::Reset) => {
             stream.socket().reset_at_end();
-            return Sent { body_bytes: 0, trouble: Some("reset instead of an answer".to_owned()) };
+            Sent { body_bytes: 0, trouble: Some("reset instead of an answer".to_owned()) }
         }
         // An answer without a body has no middle.
-        Fault::Cut if length > 0 => {
-            let mut sent = send_in_pieces(stream, reply, after, &[length / 2]);
+        Some(Fault::Cut) if length > 0 => {
+            let mut sent = send_in_pieces(stream, reply, &[length / 2]);
             let cut = || format!("cut after {} of {} bytes", grouped(length / 2), grouped(length));
             sent.trouble.get_or_insert_with(cut);
-            return sent;
+            sent
         }
-        Fault::Slow => {
+        Some(Fault::Slow) => {
             let ends: Vec<u64> = (0..=PIECES).map(|piece| length * piece / PIECES).collect();
-            return send_in_pieces(stream, reply, after, &ends);
+            send_in_pieces(stream, reply, &ends)
         }
-        Fault::Hang => return hang(stream, reply, timeout),
-        _ => {}
+        Some(Fault::Hang) => hang(stream, reply, timeout),
+        _ => send(stream, reply, omits_body),
     }
-    send(stream, reply, false, after)
 }
 
 /// Leaves the client without an answer until it gives up, or the timeout is over.

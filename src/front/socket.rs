@@ -101,7 +101,7 @@ impl Socket {
     /// Ends the connection so that the client can read the last answer even while it is still sending: what it sends
     /// is read and dropped, for as long as it keeps coming and patience lasts. Closing a socket that has unread bytes
     /// would destroy what is on its way to the client (RFC 9112, 9.6). Returns how the client has ended it.
-    pub fn end(self) -> io::Result<usize> {
+    pub fn end(&mut self) -> io::Result<usize> {
         self.stream.get_ref().shutdown(Shutdown::Write)?;
         let (pause, limit) = if self.is_crowded() { (TURN, TURN) } else { (LINGER, self.timeout) };
         let deadline = Instant::now() + limit;

@@ -30,15 +30,15 @@ impl Stream {
     }
 
     /// Ends the connection. Says whether the client has reset it, as systems do where an answer was not read to its end.
-    pub fn close(self) -> bool {
+    pub fn close(&mut self) -> bool {
         match self {
             Stream::Plain(socket) => socket.end().is_err_and(|error| is_reset(&error)),
-            Stream::Tls(mut connection, mut socket) => {
+            Stream::Tls(connection, socket) => {
                 // A close_notify that nobody reads leads to a reset too, even if the answer was read. So the client may
                 // close first, for a moment; after that a reset says nothing. Windows knows no waits so short.
                 let ended = if cfg!(windows) { Ok(1) } else { socket.look(MOMENT) };
                 connection.send_close_notify();
-                let said = rustls::Stream::new(&mut *connection, &mut socket).flush();
+                let said = rustls::Stream::new(&mut **connection, socket).flush();
                 // Says nothing any more.
                 socket.end().ok();
                 [ended.err(), said.err()].iter().flatten().any(is_reset)
