@@ -12,6 +12,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CipherSuite, RootCertStore, ServerConfig};
+use std::error::Error;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,13 +21,9 @@ use time::{Duration, OffsetDateTime};
 /// A certificate for this run, and the CA to trust for it, as PEM. The CA's key is gone when this returns: nobody can
 /// make another certificate that those who trust the CA would accept. `fault`: what is to be wrong with it.
 pub fn make(names: &[String], fault: Option<Fault>) -> Result<(Arc<ServerConfig>, String), Failure> {
-    let (chain, key, ca_pem) = make_pair(names, fault).map_err(|error| {
+    try_make(names, fault).map_err(|error| {
         Failure::new(format!("cannot make a certificate: {error}"), "give one with --cert and --key, or use --http")
-    })?;
-    let config = configure(chain, key).map_err(|error| {
-        Failure::new(format!("cannot use the certificate that was made: {error}"), "give one with --cert and --key")
-    })?;
-    Ok((config, ca_pem))
+    })
 }
 
 /// The user's own certificate chain and private key, with a warning where clients will refuse it.
@@ -105,11 +102,9 @@ fn configure(
     Ok(Arc::new(config))
 }
 
-type Made = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, String);
-
 /// Passes the strictest verifiers, e.g. OpenSSL with X509_STRICT: key usages, key identifiers and a serial number are
 /// there (RFC 5280, 4.2.1), names are in the subject alternative names, and the leaf is valid for less than 398 days.
-fn make_pair(names: &[String], fault: Option<Fault>) -> Result<Made, rcgen::Error> {
+fn try_make(names: &[String], fault: Option<Fault>) -> Result<(Arc<ServerConfig>, String), Box<dyn Error>> {
     let now = OffsetDateTime::now_utc();
     // A client on a machine whose clock is slow must not be told "not yet valid".
     let (not_before, not_after) = (now - Duration::days(1), now + Duration::days(396));
@@ -140,8 +135,8 @@ fn make_pair(names: &[String], fault: Option<Fault>) -> Result<Made, rcgen::Erro
     let leaf_key = KeyPair::generate()?;
     let leaf_certificate = leaf.signed_by(&leaf_key, &Issuer::new(authority, authority_key))?;
 
-    let chain = vec![leaf_certificate.into()];
-    Ok((chain, PrivateKeyDer::Pkcs8(leaf_key.serialize_der().into()), authority_certificate.pem()))
+    let key = PrivateKeyDer::Pkcs8(leaf_key.serialize_der().into());
+    Ok((configure(vec![leaf_certificate.into()], key)?, authority_certificate.pem()))
 }
 
 /// What a client on this machine or beside it may call the server.
