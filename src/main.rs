@@ -58,7 +58,7 @@ use journal::Journal;
 use journal::console::{self, Console};
 use journal::record::Record;
 use message::{Ended, Fault};
-use options::{Action, HELP, Options, Security};
+use options::{Action, Options, Security};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -78,12 +78,8 @@ fn main() -> ExitCode {
             console::print_failure(&sentence);
             return ExitCode::from(2);
         }
-        Ok(Action::Help) => {
-            console::print_now(HELP);
-            Ok(0)
-        }
-        Ok(Action::Version) => {
-            console::print_now(concat!("cleaner-test-server ", env!("CARGO_PKG_VERSION")));
+        Ok(Action::Print(text)) => {
+            console::print_now(text);
             Ok(0)
         }
         Ok(Action::WriteData(folder)) => api::write_built_in(&folder).map(|told| {
@@ -220,13 +216,8 @@ impl Trust {
                 let path = certificate.display();
                 let (config, warning) = certificate::load(certificate, key)?;
                 let about = warning.map_or(path.to_string(), |warning| format!("{path}; warning: {warning}"));
-                (
-                    config,
-                    Vec::new(),
-                    None,
-                    about,
-                    format!("give it the CA that signed {path}, or that file if nobody did"),
-                )
+                let advice = format!("give it the CA that signed {path}, or that file if nobody did");
+                (config, Vec::new(), None, about, advice)
             }
             Security::Made { names } => {
                 let names = certificate::names(options.host.as_ref().into_iter().chain(names));

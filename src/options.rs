@@ -40,8 +40,8 @@ pub enum Action {
     /// With all faults, one after the other: the options as they are given.
     ServeEach(Options, Vec<OsString>),
     WriteData(PathBuf),
-    Help,
-    Version,
+    /// What --help and --version ask for.
+    Print(&'static str),
 }
 
 impl Action {
@@ -73,8 +73,8 @@ impl Action {
                 Long("max-upload") => options.max_upload_bytes = size(&text(&mut parser, "--max-upload")?)?,
                 Long("exit-on-stdin-close") => options.exit_on_stdin_close = true,
                 Long("fault") => fault = text(&mut parser, "--fault")?,
-                Long("help") | Short('h') => return Ok(Action::Help),
-                Long("version") | Short('V') => return Ok(Action::Version),
+                Long("help") | Short('h') => return Ok(Action::Print(HELP)),
+                Long("version") | Short('V') => return Ok(Action::Print(VERSION)),
                 Long(name) => return Err(unknown(&format!("--{name}"))),
                 Short(name) => return Err(unknown(&format!("-{name}"))),
                 Value(word) => {
@@ -204,7 +204,8 @@ fn unknown(name: &str) -> String {
 /// A day: longer than anybody waits, and short enough for every clock.
 const MAX_TIMEOUT_SECONDS: u64 = 86_400;
 
-pub const HELP: &str = "\
+const VERSION: &str = concat!("cleaner-test-server ", env!("CARGO_PKG_VERSION"));
+const HELP: &str = "\
 A local HTTPS test server with the three answers of the cleaner API, for people who write clients.
 It refuses nothing unless asked to: a client's mistakes are findings on the console, and with --strict
 they are refused as a strict server would refuse them, with what was received and what was expected.
