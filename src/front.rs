@@ -137,7 +137,7 @@ impl Front {
 
     /// One connection, from the first byte to the last. The error says why it came to no request.
     fn serve(&self, mut socket: Socket, client: SocketAddr, is_refused: bool, busy: &mut Busy) -> Result<(), String> {
-        let first = socket.peek().map_err(|error| match error.kind() {
+        let first = socket.fill().map(<[u8]>::to_vec).map_err(|error| match error.kind() {
             ErrorKind::TimedOut => "closed: it connected and sent nothing in time".to_owned(),
             _ => broke(&error),
         })?;

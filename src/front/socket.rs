@@ -1,7 +1,7 @@
 //! A client's socket, blocking and limited in time: how long the client may keep it waiting, and how that is measured.
 
 use socket2::SockRef;
-use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Weak;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ pub struct Socket {
 }
 
 /// What a client's time is for.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub enum Limit {
     /// Every next byte.
     Silence,
@@ -40,33 +40,30 @@ impl Socket {
         Ok(Socket { stream, timeout, turn, connections, limit: Limit::Start, waited, write_waited: waited })
     }
 
-    /// The first bytes that come, which tell TLS from plain HTTP; they stay to be read.
-    pub fn peek(&mut self) -> io::Result<Vec<u8>> {
-        let mut first = vec![0; 32];
-        let count = self.wait(|stream| stream.get_ref().peek(&mut first))?;
-        first.truncate(count);
-        Ok(first)
-    }
-
     /// What the time allowed is for, from now on.
     pub fn limit(&mut self, limit: Limit) {
         (self.limit, self.waited) = (limit, Duration::ZERO);
     }
 
-    /// The error is TimedOut where the client's time is over.
-    fn wait(&mut self, mut read: impl FnMut(&mut BufReader<TcpStream>) -> io::Result<usize>) -> io::Result<usize> {
+    /// What has come, and stays to be read; nothing at the end. The error is TimedOut where the client's time is over.
+    pub fn fill(&mut self) -> io::Result<&[u8]> {
         while self.waited < self.patience() {
             let began = Instant::now();
-            let outcome = read(&mut self.stream);
+            // Windows may lose what comes in the very moment in which a read gives up waiting, and nothing where it
+            // was only looked for (Microsoft, "SOL_SOCKET Socket Options", SO_RCVTIMEO).
+            let looks_first = cfg!(windows) && self.stream.buffer().is_empty();
+            let looked = if looks_first { self.stream.get_ref().peek(&mut [0]) } else { Ok(0) };
+            let outcome = looked.and_then(|_| self.stream.fill_buf().map(<[u8]>::len));
             self.waited += began.elapsed().min(self.turn);
-            match outcome {
-                Err(error) if is_passing(&error) => continue,
-                Ok(_) if self.limit == Limit::Start => (self.limit, self.waited) = (Limit::Whole, Duration::ZERO),
-                Ok(count) if self.limit == Limit::Silence && self.is_crowded() => ease(&mut self.waited, count),
-                Ok(_) if self.limit == Limit::Silence => self.waited = Duration::ZERO,
-                _ => {}
+            match (outcome, self.limit) {
+                (Err(error), _) if is_passing(&error) => continue,
+                (Err(error), _) => return Err(error),
+                (Ok(_), Limit::Start) => (self.limit, self.waited) = (Limit::Whole, Duration::ZERO),
+                (Ok(count), Limit::Silence) if self.is_crowded() => ease(&mut self.waited, count),
+                (Ok(_), Limit::Silence) => self.waited = Duration::ZERO,
+                (Ok(_), Limit::Whole) => {}
             }
-            return outcome;
+            return Ok(self.stream.buffer());
         }
         Err(ErrorKind::TimedOut.into())
     }
@@ -116,15 +113,9 @@ impl Socket {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.wait(|stream| {
-            // Windows may lose what comes in the very moment in which a read gives up waiting, and nothing where it
-            // was only looked for (Microsoft, "SOL_SOCKET Socket Options", SO_RCVTIMEO).
-            #[cfg(windows)]
-            if stream.buffer().is_empty() {
-                stream.get_ref().peek(&mut [0])?;
-            }
-            stream.read(buffer)
-        })
+        let count = self.fill()?.read(buffer)?;
+        self.stream.consume(count);
+        Ok(count)
     }
 }
 
