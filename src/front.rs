@@ -156,7 +156,7 @@ impl Front {
                 socket.end().ok();
                 Err(format!("closed: it speaks TLS, but this port speaks plain HTTP: use {}", self.url))
             }
-            (None, _) => self.converse(Stream::Plain(socket), client, is_refused, busy),
+            (None, _) => self.converse(Stream { socket, tls: None }, client, is_refused, busy),
         }
     }
 
@@ -165,11 +165,11 @@ impl Front {
         let mut input = BufReader::with_capacity(BUFFER_BYTES, stream);
         let mut is_first = true;
         loop {
-            input.get_mut().socket().limit(Limit::Start);
+            input.get_mut().socket.limit(Limit::Start);
             *busy = None;
             let head = http1::read_head(&mut input);
             *busy = Some(Arc::clone(&self.traffic.busy));
-            input.get_mut().socket().limit(Limit::Silence);
+            input.get_mut().socket.limit(Limit::Silence);
             let Some(head) = head.transpose() else { break };
             is_first = false;
             // Until the request is told.
@@ -183,8 +183,8 @@ impl Front {
                 return Ok(());
             }
         }
-        let (sentence, is_mistake) = match (&self.tls, input.get_mut()) {
-            (Some(tls), Stream::Tls(connection, _)) => tls.why_no_request(connection),
+        let (sentence, is_mistake) = match (&self.tls, &mut input.get_mut().tls) {
+            (Some(tls), Some(connection)) => tls.why_no_request(connection),
             _ => ("connected, but sent no request".to_owned(), false),
         };
         let was_reset = input.get_mut().close();
@@ -196,7 +196,7 @@ impl Front {
 
     /// Answers a client that speaks no TLS where it should, if it is at least HTTP. Returns what is to be told.
     fn refuse_plain(&self, socket: Socket, first: &[u8]) -> String {
-        let mut input = BufReader::new(Stream::Plain(socket));
+        let mut input = BufReader::new(Stream { socket, tls: None });
         let request = http1::read_head(&mut input).ok().flatten();
         let looks_like_http = memchr::memmem::find(first, b" /").is_some();
         if request.is_none() && !looks_like_http {

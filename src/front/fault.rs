@@ -38,7 +38,7 @@ pub fn send_with(
     let length = reply.body.length_bytes();
     match fault {
         Some(Fault::Reset) => {
-            stream.socket().reset_at_end();
+            stream.socket.reset_at_end();
             Sent { body_bytes: 0, trouble: Some("reset instead of an answer".to_owned()) }
         }
         // An answer without a body has no middle.
@@ -62,7 +62,7 @@ fn hang(stream: &mut Stream, reply: &mut Reply, timeout: Duration) -> Sent {
     let (began, mut is_there) = (Instant::now(), true);
     while is_there && began.elapsed() < timeout {
         let left = timeout.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
-        is_there = stream.socket().look(left).map_or_else(|error| is_passing(&error), |count| count > 0);
+        is_there = stream.socket.look(left).map_or_else(|error| is_passing(&error), |count| count > 0);
     }
     let seconds = began.elapsed().as_secs_f64();
     if is_there {

@@ -17,60 +17,45 @@ pub struct Tls {
 }
 
 /// A connection to a client.
-pub enum Stream {
-    Plain(Socket),
-    Tls(Box<ServerConnection>, Socket),
+pub struct Stream {
+    pub socket: Socket,
+    /// `None`: it is plain.
+    pub tls: Option<ServerConnection>,
 }
 
 impl Stream {
-    pub fn socket(&mut self) -> &mut Socket {
-        match self {
-            Stream::Plain(socket) | Stream::Tls(_, socket) => socket,
-        }
-    }
-
     /// Ends the connection. Says whether the client has reset it, as systems do where an answer was not read to its end.
     pub fn close(&mut self) -> bool {
-        match self {
-            Stream::Plain(socket) => socket.end().is_err_and(|error| is_reset(&error)),
-            Stream::Tls(connection, socket) => {
-                // A close_notify that nobody reads leads to a reset too, even if the answer was read. So the client may
-                // close first, for a moment; after that a reset says nothing. Windows knows no waits so short.
-                let ended = if cfg!(windows) { Ok(1) } else { socket.look(MOMENT) };
-                connection.send_close_notify();
-                let said = rustls::Stream::new(&mut **connection, socket).flush();
-                // Says nothing any more.
-                socket.end().ok();
-                [ended.err(), said.err()].iter().flatten().any(is_reset)
-            }
-        }
+        let Some(tls) = &mut self.tls else { return self.socket.end().is_err_and(|error| is_reset(&error)) };
+        // A close_notify that nobody reads leads to a reset too, even if the answer was read. So the client may close
+        // first, for a moment; after that a reset says nothing. Windows knows no waits so short.
+        let ended = if cfg!(windows) { Ok(1) } else { self.socket.look(MOMENT) };
+        tls.send_close_notify();
+        let said = rustls::Stream::new(tls, &mut self.socket).flush();
+        // Says nothing any more.
+        self.socket.end().ok();
+        [ended.err(), said.err()].iter().flatten().any(is_reset)
     }
 }
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(socket) => socket.read(buffer),
-            Stream::Tls(connection, socket) => match rustls::Stream::new(&mut **connection, socket).read(buffer) {
-                // Many clients close without the close_notify of TLS. Whether a request is whole, its framing says.
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
-                result => result,
-            },
+        let Some(tls) = &mut self.tls else { return self.socket.read(buffer) };
+        match rustls::Stream::new(tls, &mut self.socket).read(buffer) {
+            // Many clients close without the close_notify of TLS. Whether a request is whole, its framing says.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
+            result => result,
         }
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(socket) => socket.write(bytes),
-            Stream::Tls(connection, socket) => {
-                let count = connection.writer().write(bytes)?;
-                // The `write` of rustls tells of an error only at the next one.
-                rustls::Stream::new(&mut **connection, socket).flush()?;
-                Ok(count)
-            }
-        }
+        let Some(tls) = &mut self.tls else { return self.socket.write(bytes) };
+        let count = tls.writer().write(bytes)?;
+        // The `write` of rustls tells of an error only at the next one.
+        rustls::Stream::new(tls, &mut self.socket).flush()?;
+        Ok(count)
     }
 
     /// Nothing waits in here.
@@ -91,7 +76,7 @@ impl Tls {
                 return Err(self.why_no_handshake(&error, connection.server_name()));
             }
         }
-        Ok(Stream::Tls(Box::new(connection), socket))
+        Ok(Stream { socket, tls: Some(connection) })
     }
 
     /// What to do about a certificate that is not trusted, with the name that the client asked for; one that uses an
