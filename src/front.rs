@@ -207,9 +207,7 @@ impl Front {
         let sentence = format!("this port speaks HTTPS: use {}{path}", self.url);
         let mut reply = Reply::error(400, sentence.clone()).with("Connection", "close");
         let is_head = request.is_some_and(|request| request.method == "HEAD");
-        if let Some(trouble) = send(input.get_mut(), &mut reply, is_head).trouble {
-            return format!("{sentence} ({trouble})");
-        }
+        send(input.get_mut(), &mut reply, is_head);
         input.get_mut().close();
         sentence
     }
@@ -239,7 +237,7 @@ impl Front {
             reply = fault::unavailable(reply);
         }
         reply = reply.with("Connection", if keeps_alive { "keep-alive" } else { "close" });
-        let Sent { body_bytes, trouble } = fault::send_with(fault, input.get_mut(), &mut reply, is_head, self.timeout);
+        let Sent { body_bytes, trouble } = fault::send_with(fault, input.get_mut(), &mut reply, is_head);
         let keeps_alive = keeps_alive && trouble.is_none();
         let exchange = Exchange {
             client,

@@ -28,13 +28,7 @@ pub fn unavailable(other: Reply) -> Reply {
 }
 
 /// Sends what the fault, if any, makes of an answer. `omits_body`: it is the answer to HEAD.
-pub fn send_with(
-    fault: Option<Fault>,
-    stream: &mut Stream,
-    reply: &mut Reply,
-    omits_body: bool,
-    timeout: Duration,
-) -> Sent {
+pub fn send_with(fault: Option<Fault>, stream: &mut Stream, reply: &mut Reply, omits_body: bool) -> Sent {
     let length = reply.body.length_bytes();
     match fault {
         Some(Fault::Reset) => {
@@ -52,14 +46,14 @@ pub fn send_with(
             let ends: Vec<u64> = (0..=PIECES).map(|piece| length * piece / PIECES).collect();
             send_in_pieces(stream, reply, &ends)
         }
-        Some(Fault::Hang) => hang(stream, reply, timeout),
+        Some(Fault::Hang) => hang(stream, reply),
         _ => send(stream, reply, omits_body),
     }
 }
 
 /// Leaves the client without an answer until it gives up, or the timeout is over.
-fn hang(stream: &mut Stream, reply: &mut Reply, timeout: Duration) -> Sent {
-    let (began, mut is_there) = (Instant::now(), true);
+fn hang(stream: &mut Stream, reply: &mut Reply) -> Sent {
+    let (began, timeout, mut is_there) = (Instant::now(), stream.socket.timeout, true);
     while is_there && began.elapsed() < timeout {
         let left = timeout.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
         is_there = stream.socket.look(left).map_or_else(|error| is_passing(&error), |count| count > 0);
@@ -67,12 +61,8 @@ fn hang(stream: &mut Stream, reply: &mut Reply, timeout: Duration) -> Sent {
     let seconds = began.elapsed().as_secs_f64();
     if is_there {
         let sentence = format!("the client waited {seconds:.1} s, until the server closed the connection");
-        reply.notes.findings.push(Finding::new(
-            408,
-            sentence,
-            "a timeout of its own, shorter than --timeout",
-            "none, or a longer one",
-        ));
+        let expected = "a timeout of its own, shorter than --timeout";
+        reply.notes.findings.push(Finding::new(408, sentence, expected, "none, or a longer one"));
     }
     Sent { body_bytes: 0, trouble: Some(format!("no answer for {seconds:.1} s")) }
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 pub struct Socket {
     /// rustls reads in pieces of 4 KiB, which would each be a system call.
     stream: BufReader<TcpStream>,
-    timeout: Duration,
+    /// How long the client may keep it waiting.
+    pub timeout: Duration,
     turn: Duration,
     /// The token that each connection holds, and the listener.
     connections: Weak<()>,
