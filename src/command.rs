@@ -36,26 +36,19 @@ pub fn prepare(words: &[OsString], url: &str, ca: Option<&Path>) -> Result<Optio
 
 /// Runs it until it ends. Once a word to stop has come, which Ctrl+C says to both, it does not get long.
 pub fn run<T>(mut command: Command, stopped: &Receiver<T>) -> Ended {
-    let program = quoted(command.get_program().as_encoded_bytes());
-    let words = [command.get_program()].into_iter().chain(command.get_args());
-    let mut ended = Ended {
-        command: words.map(|word| word.to_string_lossy().into_owned()).collect(),
-        exit_code: None,
-        trouble: None,
-        not_run: None,
-    };
-    match spawn(&mut command).and_then(|(child, _leash)| wait(child, stopped)) {
-        Ok(outcome) => (ended.exit_code, ended.trouble) = outcome,
+    let (exit_code, trouble, not_run) = match spawn(&mut command).and_then(|(child, _leash)| wait(child, stopped)) {
+        Ok((exit_code, trouble)) => (exit_code, trouble, None),
         Err(error) => {
             // Where a path leads to a script, what is missing is its interpreter.
             let path = Path::new(command.get_program());
             let is_missing = error.kind() == ErrorKind::NotFound && !(path.components().count() > 1 && path.exists());
             let why = if is_missing { NOT_THERE.to_owned() } else { format!("cannot be run: {error}; {RUNNABLE}") };
-            ended.not_run = Some(if is_missing { 127 } else { 126 });
-            ended.trouble = Some(format!("the command {program} {why}"));
+            let program = quoted(command.get_program().as_encoded_bytes());
+            (None, Some(format!("the command {program} {why}")), Some(if is_missing { 127 } else { 126 }))
         }
-    }
-    ended
+    };
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    Ended { command: words.map(|word| word.to_string_lossy().into_owned()).collect(), exit_code, trouble, not_run }
 }
 
 /// A program that does not outlive this one for long, even where this one is killed.
