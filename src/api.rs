@@ -16,7 +16,7 @@ use crate::journal::record::Reports;
 use crate::message::{BASE, DOWNLOAD, Notes, REPORT, Reply, Request, TASKS};
 use crate::text::{quoted, shown};
 use download::download_tools;
-use report::upload_report;
+use report::{CURL_EXAMPLE, upload_report};
 use serde_json::json;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tasks::get_tasks;
@@ -58,8 +58,9 @@ impl Api {
             ("POST", REPORT) => upload_report(request, &self.data, self.reports.as_ref()),
             ("OPTIONS", TASKS | DOWNLOAD) => Ok(Reply::empty(200).with("Allow", READING)),
             ("OPTIONS", REPORT) => Ok(Reply::empty(200).with("Allow", WRITING)),
-            ("POST", TASKS | DOWNLOAD) => Ok(wrong_method("POST", READING, "; a report goes by POST to ", REPORT)),
-            ("GET", REPORT) => Ok(wrong_method("GET", WRITING, "; the tasks are got from ", TASKS)),
+            ("POST", TASKS | DOWNLOAD) => Ok(wrong_method("POST", READING, "; send a report by POST to ", REPORT)),
+            ("GET", REPORT) => Ok(wrong_method("GET", WRITING, "; get the tasks from ", TASKS)),
+            ("PUT", REPORT) => Ok(wrong_method("PUT", WRITING, "; send the report by POST: ", CURL_EXAMPLE)),
             (_, TASKS | DOWNLOAD) => Ok(wrong_method(&method, READING, "", "")),
             (_, REPORT) => Ok(wrong_method(&method, WRITING, "", "")),
             ("CONNECT", _) => Ok(wrong_method("CONNECT", "GET, HEAD, POST, OPTIONS", "", "")),
@@ -115,13 +116,13 @@ fn nearly(path: &str) -> Option<(&'static str, &'static str)> {
     meant.map(|meant| (meant, "with the base path /xyz/api/cleaner"))
 }
 
-/// `hint` and `path`: where such a request belongs, if there is such a place.
-fn wrong_method(method: &str, allowed: &str, hint: &str, path: &str) -> Reply {
+/// `hint` and `what`: where such a request belongs, or how it is sent, if there is such a place.
+fn wrong_method(method: &str, allowed: &str, hint: &str, what: &str) -> Reply {
     let upper_case = method.to_uppercase();
     let is_lower_case = upper_case != method && allowed.contains(&upper_case);
     let hint = if is_lower_case { "; methods are in upper case" } else { hint };
     let method = shown(method);
-    Reply::error(405, format!("{method} is not allowed here; allowed are {allowed}{hint}{path}")).with("Allow", allowed)
+    Reply::error(405, format!("{method} is not allowed here; allowed are {allowed}{hint}{what}")).with("Allow", allowed)
 }
 
 const READING: &str = "GET, HEAD, OPTIONS";

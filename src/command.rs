@@ -1,6 +1,7 @@
 //! Runs a client (`-- COMMAND`) with what it needs in its environment: where the server is, and whom to trust.
 
 use crate::message::Ended;
+use crate::stop::Word;
 use crate::text::{Failure, quoted};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use rustls::pki_types::CertificateDer;
@@ -19,6 +20,11 @@ pub fn prepare(words: &[OsString], url: &str, ca: Option<&Path>) -> Result<Optio
     let [program, arguments @ ..] = words else { return Ok(None) };
     let mut command = Command::new(program);
     command.args(arguments).env("CLEANER_URL", url);
+    for name in ["no_proxy", "NO_PROXY"] {
+        let before = env::var_os(name).filter(|before| !before.is_empty());
+        let hosts: Vec<_> = before.into_iter().chain([host(url).into(), "127.0.0.1".into(), "::1".into()]).collect();
+        command.env(name, hosts.join(",".as_ref()));
+    }
     let Some(ca) = ca else { return Ok(Some(command)) };
     let store = ca.with_file_name("truststore.jks");
     let der = CertificateDer::from_pem_file(ca).map_err(io::Error::other);
@@ -27,16 +33,24 @@ pub fn prepare(words: &[OsString], url: &str, ca: Option<&Path>) -> Result<Optio
         Failure::new(format!("cannot write {}: {error}", store.display()), advice)
     })?;
     // In quotes, since the path may have spaces. Of two such options Java takes the last.
-    let trust = ["\"-Djavax.net.ssl.trustStore=".as_ref(), store.as_os_str(), "\"".as_ref()].join("".as_ref());
+    let trust = ["\"-Djavax.net.ssl.trustStore=".as_ref(), store.as_os_str(), JAVA_STORE.as_ref()].join("".as_ref());
     let java_options = env::var_os(JAVA_VARIABLE).into_iter().chain([trust]).collect::<Vec<_>>().join(" ".as_ref());
     // All together: a client that prefers one must not find another there that is stale.
     command.envs(PEM_VARIABLES.map(|name| (name, ca))).env(JAVA_VARIABLE, java_options);
     Ok(Some(command))
 }
 
+/// Of an address such as https://localhost:5000 or http://[::1]:5000, without brackets.
+fn host(url: &str) -> &str {
+    let authority = url.split("://").nth(1).unwrap_or(url);
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
 /// Runs it until it ends. Once a word to stop has come, which Ctrl+C says to both, it does not get long.
-pub fn run<T>(mut command: Command, stopped: &Receiver<T>) -> Ended {
-    let (exit_code, trouble, not_run) = match spawn(&mut command).and_then(|(child, _leash)| wait(child, stopped)) {
+pub fn run(mut command: Command, stopped: &Receiver<Word>) -> Ended {
+    let (exit_code, trouble, not_run) = match spawn(&mut command).and_then(|(child, leash)| wait(child, leash, stopped))
+    {
         Ok((exit_code, trouble)) => (exit_code, trouble, None),
         Err(error) => {
             // Where a path leads to a script, what is missing is its interpreter.
@@ -55,15 +69,24 @@ pub fn run<T>(mut command: Command, stopped: &Receiver<T>) -> Ended {
 pub fn spawn(command: &mut Command) -> io::Result<(Child, Leash)> {
     let child = command.spawn()?;
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "trap '' INT HUP; read _; kill $0; sleep 5; kill -KILL $0"]).arg(child.id().to_string());
+    shell.args(["-c", "trap '' INT QUIT HUP; read _; kill $0; sleep 5; kill -KILL $0"]).arg(child.id().to_string());
     shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // Where there is no such shell, there is no leash.
-    Ok((child, Leash(shell.spawn().ok())))
+    Ok((child, Leash(if cfg!(unix) { shell.spawn().ok() } else { None })))
 }
 
 /// A shell that waits for the end of its standard input, which this program holds, and ends the other then. Dropped, it
 /// does nothing any more. Windows would need a job object, for which there is no small crate.
 pub struct Leash(Option<Child>);
+
+impl Leash {
+    /// Ends the other now.
+    fn pull(&mut self) {
+        if let Some(shell) = &mut self.0 {
+            drop(shell.stdin.take());
+        }
+    }
+}
 
 impl Drop for Leash {
     fn drop(&mut self) {
@@ -75,22 +98,23 @@ impl Drop for Leash {
 }
 
 /// Returns its exit code, if that says something, and what is wrong with its end. A second word to stop ends it at once.
-fn wait<T>(mut child: Child, stopped: &Receiver<T>) -> io::Result<(Option<i32>, Option<String>)> {
+fn wait(mut child: Child, mut leash: Leash, stopped: &Receiver<Word>) -> io::Result<(Option<i32>, Option<String>)> {
     let mut deadline: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait()? {
             let interrupted = deadline.map(|_| "the client was interrupted".to_owned());
             return Ok((status.code().filter(|_| deadline.is_none()), trouble(status).or(interrupted)));
         }
-        if stopped.recv_timeout(LOOK).is_ok() {
+        if let Ok(word) = stopped.recv_timeout(LOOK) {
+            if word == Word::Terminated {
+                leash.pull();
+            }
             deadline = Some(Instant::now() + if deadline.is_none() { GRACE } else { Duration::ZERO });
         }
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
             child.kill()?;
             child.wait()?;
-            let seconds = GRACE.as_secs();
-            let sentence = format!("the client did not end within {seconds} s of the word to stop, and was ended");
-            return Ok((None, Some(sentence)));
+            return Ok((None, Some("the client did not end at the word to stop, and was killed".to_owned())));
         }
     }
 }
@@ -134,6 +158,7 @@ const PEM_VARIABLES: [&str; 6] = [
 const NOT_THERE: &str =
     "is not there: name one that is on the PATH, or its path; on Windows a script with its ending, as npm.cmd";
 const RUNNABLE: &str = "name a program, or the interpreter of a script, as python client.py";
+const JAVA_STORE: &str = "\" -Djavax.net.ssl.trustStoreType=jks -Djavax.net.ssl.trustStorePassword=changeit";
 const JAVA_VARIABLE: &str = "JAVA_TOOL_OPTIONS";
 /// How long a client may take to end at the word to stop.
 const GRACE: Duration = Duration::from_secs(3);

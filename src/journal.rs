@@ -92,12 +92,14 @@ impl Journal {
     pub fn stop(&self, unfinished: usize, ended: Option<&Ended>) -> bool {
         let Some(mut book) = self.book().take() else { return false };
         self.tell_repetition(book.last_told.take());
-        self.console.print(&book.checklist.text(unfinished));
-        let reasons = book.checklist.reasons(ended);
+        book.checklist.count_unfinished(unfinished);
+        self.console.print(&book.checklist.text());
+        let (reasons, mistakes) = (book.checklist.reasons(ended), book.checklist.mistakes());
         self.write(&mut book, "verdict", || {
             vec![
                 ("ready", json!(reasons.is_empty())),
                 ("reasons", json!(reasons)),
+                ("mistakes", json!(mistakes)),
                 ("exit_code", json!(ended.and_then(|ended| ended.exit_code))),
                 ("command", json!(ended.map(|ended| &ended.command))),
             ]

@@ -149,7 +149,7 @@ fn run(options: Options) -> Result<u8, Failure> {
     let (ended, word) = wait(client, &stopped, front);
 
     let exit_code = say_last(front, record.as_ref(), ended.as_ref());
-    if word == Some(Word::Signal) {
+    if word == Some(Word::CtrlC) {
         console::hold_window();
     }
     Ok(exit_code)
@@ -269,12 +269,14 @@ fn banner(
     certificate: &str,
     fault: Option<Fault>,
 ) -> Result<String, Failure> {
+    // A client can send that address as it stands.
+    let id = data.task_ids().ok().flatten().and_then(|ids| ids.into_iter().next()).unwrap_or("N".to_owned());
     let data = data.describe().map_err(|what| Failure::new(what, "mend the data folder"))?.join("\n             ");
     let listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut banner = format!(
         "cleaner-test-server {}: for tests of clients, never for production\n\n  \
          GET   {url}/xyz/api/cleaner/tasks\n  \
-         GET   {url}/xyz/api/cleaner/tasks/download?id=1\n  \
+         GET   {url}/xyz/api/cleaner/tasks/download?id={id}\n  \
          POST  {url}/xyz/api/cleaner/tasks/report\n\n\
          Listens on   {}\n\
          Data         {data}\n\

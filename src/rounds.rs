@@ -9,7 +9,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{self, Read, Seek};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 
 /// `given`: the options as they were given. Returns the exit code.
 pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Result<u8, Failure> {
@@ -24,14 +24,17 @@ pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Re
         // Of an option that is there twice, the last holds.
         let mut options = [given, &["--fault".into(), name.into()]].concat();
         options.extend(record.into_iter().flat_map(|folder| ["--record".into(), folder.join(name).into()]));
-        let (code, said) = serve(&[&options[..], &["--".into()], client].concat()).map_err(|error| {
+        let (status, said) = serve(&[&options[..], &["--".into()], client].concat()).map_err(|error| {
             Failure::new(format!("cannot run this program again: {error}"), "name one fault instead of all")
         })?;
-        let verdict = match code {
+        let verdict = match status.code() {
             Some(0) => "ready",
             Some(3) => "NOT READY",
-            _ => {
+            code => {
                 console.print(&said);
+                if code.is_none() {
+                    console.print(&format!("the run with --fault {name} was ended: {status}"));
+                }
                 console.close();
                 return Ok(code.and_then(|code| code.try_into().ok()).unwrap_or(125));
             }
@@ -49,14 +52,14 @@ pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Re
     Ok(if unready.is_none() { 0 } else { 3 })
 }
 
-/// One run: its exit code, and the last that was said.
-fn serve(arguments: &[OsString]) -> io::Result<(Option<i32>, String)> {
+/// One run: how it has ended, and the last that was said. Only one could have the standard input.
+fn serve(arguments: &[OsString]) -> io::Result<(ExitStatus, String)> {
     let (mut output, mut said) = (tempfile::tempfile()?, Vec::new());
     let mut program = Command::new(env::current_exe()?);
-    program.args(arguments).stdout(output.try_clone()?).stderr(output.try_clone()?);
+    program.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
     let (mut child, _leash) = command::spawn(&mut program)?;
     let status = child.wait()?;
     output.rewind()?;
     output.read_to_end(&mut said)?;
-    Ok((status.code(), to_text(&said).trim_end().rsplit("\n\n").next().unwrap_or_default().to_owned()))
+    Ok((status, to_text(&said).trim_end().rsplit("\n\n").next().unwrap_or_default().to_owned()))
 }

@@ -8,10 +8,10 @@ use std::thread;
 /// Why the program is to end.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Word {
-    /// Ctrl+C and the like.
-    Signal,
-    #[cfg(windows)]
-    WindowClosed,
+    /// Which reaches a client that was run here too.
+    CtrlC,
+    /// SIGTERM or SIGHUP; on Windows, the console window was closed.
+    Terminated,
     StdinClosed,
 }
 
@@ -41,7 +41,7 @@ fn say(stop: &SyncSender<Word>, word: Word) {
 /// Ctrl+C, SIGTERM or SIGHUP. A second Ctrl+C ends the program at once.
 #[cfg(unix)]
 fn on_signal(stop: SyncSender<Word>, has_client: bool) -> io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     use std::sync::{Arc, atomic::AtomicBool};
 
     let watched = if is_hangup_ignored() { vec![SIGINT, SIGTERM] } else { vec![SIGINT, SIGTERM, SIGHUP] };
@@ -53,7 +53,10 @@ fn on_signal(stop: SyncSender<Word>, has_client: bool) -> io::Result<()> {
         signal_hook::flag::register(*signal, Arc::clone(&is_stopping))?;
     }
     let mut signals = signal_hook::iterator::Signals::new(&watched)?;
-    let wait = move || signals.forever().for_each(|_| say(&stop, Word::Signal));
+    // A file that grows beyond `ulimit -f` is an error like a full disk, and not the end.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    let word = |signal| if signal == SIGINT { Word::CtrlC } else { Word::Terminated };
+    let wait = move || signals.forever().for_each(|signal| say(&stop, word(signal)));
     thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
 }
 
@@ -77,7 +80,7 @@ fn on_signal(stop: SyncSender<Word>, _has_client: bool) -> io::Result<()> {
     simple_sigh::init().map_err(failed)?;
     let handle = move |event| {
         let is_closed = matches!(event, simple_sigh::SigType::Term);
-        say(&stop, if is_closed { Word::WindowClosed } else { Word::Signal });
+        say(&stop, if is_closed { Word::Terminated } else { Word::CtrlC });
         // Once the window is closed, Windows ends the program as soon as this returns. So it does not return: the end
         // of `main` ends this thread too.
         while is_closed {

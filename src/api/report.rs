@@ -206,7 +206,7 @@ fn limited(name: String) -> String {
     if name.len() <= MAX_NAME_CHARACTERS { name } else { name.chars().take(MAX_NAME_CHARACTERS).collect() }
 }
 
-const CURL_EXAMPLE: &str = "curl -F file=@report.zip URL";
+pub const CURL_EXAMPLE: &str = "curl -F file=@report.zip URL";
 /// By a word of the User-Agent.
 const EXAMPLES: [(&str, &str); 4] = [
     ("python", r#"requests.post(url, files={"file": open("report.zip", "rb")})"#),

@@ -23,8 +23,9 @@ pub fn check_id(ids: &[String], listed: &Ids) -> Option<Finding> {
         }
         (Some(id), None) => (404, format!("there is no task with the id {}", shown(id))),
     };
-    let expected =
-        format!("id=N, with the id of a task in tasks.json: {}", listed.as_deref().unwrap_or_default().join(", "));
+    let listed = listed.as_deref().unwrap_or_default().join(", ");
+    let listed = if listed.is_empty() { "which lists none".to_owned() } else { listed };
+    let expected = format!("id=N, with the id of a task in tasks.json: {listed}");
     let received: Vec<String> = id.into_iter().chain(other).map(|id| format!("id={}", shown(id))).collect();
     let received = if received.is_empty() { "no id".to_owned() } else { received.join(", ") };
     Some(Finding::new(status, sentence, &expected, &received))

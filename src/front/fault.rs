@@ -58,13 +58,14 @@ fn hang(stream: &mut Stream, reply: &mut Reply) -> Sent {
         let left = timeout.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
         is_there = stream.socket.look(left).map_or_else(|error| is_passing(&error), |count| count > 0);
     }
-    let seconds = began.elapsed().as_secs_f64();
+    // In whole ones, so that the same sentence is the same.
+    let seconds = began.elapsed().as_secs_f64().round();
     if is_there {
-        let sentence = format!("the client waited {seconds:.1} s, until the server closed the connection");
+        let sentence = format!("the client waited {seconds} s, until the server closed the connection");
         let expected = "a timeout of its own, shorter than --timeout";
         reply.notes.findings.push(Finding::new(408, sentence, expected, "none, or a longer one"));
     }
-    Sent { body_bytes: 0, trouble: Some(format!("no answer for {seconds:.1} s")) }
+    Sent { body_bytes: 0, trouble: Some(format!("no answer for {seconds} s")) }
 }
 
 /// In which a slow answer comes.

@@ -85,9 +85,11 @@ impl Tls {
         let (advice, own) = (&self.trust_advice, self.names.join(", "));
         match name.map(|name| (quoted(name.as_bytes()), self.is_own(name))) {
             Some((name, true)) => format!("{advice} (it asked for {name})"),
-            Some((name, false)) => format!("{advice} (it asked for {name}; the certificate is for {own})"),
+            Some((name, false)) => {
+                format!("{advice} (it asked for {name}; the certificate is for {own}; --name {name} adds that)")
+            }
             None if own.is_empty() => advice.clone(),
-            None => format!("{advice} (the certificate is for {own})"),
+            None => format!("{advice} (the certificate is for {own}; --name NAME adds another)"),
         }
     }
 
@@ -126,6 +128,10 @@ impl Tls {
             ) => "offers only TLS 1.1 or older: it needs TLS 1.2 or 1.3".to_owned(),
             AlertReceived(AlertDescription::InternalError) => {
                 let why = "TLS alert internal_error, which Java sends where it has no CA to trust";
+                format!("{PROBABLY} ({why}): {}", self.advice(name))
+            }
+            AlertReceived(AlertDescription::HandshakeFailure) => {
+                let why = "TLS alert handshake_failure, which Erlang sends for a wrong name";
                 format!("{PROBABLY} ({why}): {}", self.advice(name))
             }
             AlertReceived(AlertDescription::CertificateExpired) => {

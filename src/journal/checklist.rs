@@ -1,7 +1,7 @@
 //! What the client has done: which of the three steps, how often and how well, what went wrong beside them, and whether
 //! it is ready for a strict server. The server's own failures are counted apart.
 
-use crate::message::{Ended, Exchange, Fault, Finding, Request, Step};
+use crate::message::{DOWNLOAD, Ended, Exchange, Fault, Finding, REPORT, Request, Step, TASKS};
 use crate::text::{counted, grouped, in_bytes, shown};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -14,11 +14,16 @@ pub struct Checklist {
     has_met_fault: bool,
     /// In the order of `STEPS`.
     tallies: [Tally; 3],
+    /// For a step and its ids, the number of the last request that met the fault, and of the last that did not. They are
+    /// told in another order than they came.
+    lasts: BTreeMap<(usize, String), [u64; 2]>,
     /// What has gone out of each state of a file.
     downloads: BTreeMap<String, Download>,
     mistakes: Vec<Mistake>,
     /// Answers that went wrong on the server's side.
     server_failures: u64,
+    /// Requests that are still on their way at the end.
+    unfinished: usize,
     has_begun: bool,
 }
 
@@ -38,6 +43,17 @@ struct Mistake {
     /// The same for the verdict, with what to do.
     reason: String,
     times: u64,
+}
+
+impl Mistake {
+    fn told(&self) -> String {
+        match self.times {
+            1 => self.reason.clone(),
+            // Others have the same cause, but may have asked for another name or path.
+            number if self.kind == CONNECTION => format!("{} (the first of {})", self.reason, grouped(number)),
+            number => format!("{} ({})", self.reason, times(number)),
+        }
+    }
 }
 
 impl Checklist {
@@ -72,7 +88,14 @@ impl Checklist {
         let tally = &mut self.tallies[step as usize];
         let happened = [true, has_findings, is_refused(*status), *status == 206, is_cut && !is_on_purpose];
         tally.counts.iter_mut().zip(happened).for_each(|(count, happened)| *count += u64::from(happened));
-        tally.is_done |= matches!(status, 200..=299 | 304) && is_whole && !has_findings && !is_cut;
+        // A download may be put together from pieces, also from those that broke off.
+        let is_good = matches!(status, 200..=299 | 304) && is_whole && !has_findings;
+        let is_good = is_good && (!is_cut || step == Step::Download);
+        tally.is_done |= is_good;
+        let ids = request.as_ref().map(|request| request.ids().join(", ")).unwrap_or_default();
+        let has_passed = is_good || !is_on_purpose;
+        let last = &mut self.lasts.entry((step as usize, ids)).or_default()[usize::from(has_passed)];
+        *last = exchange.number.max(*last);
         let (name, ..) = STEPS[step as usize];
         for complaint in complaints {
             self.note(name, &complaint, format!("{name}: {complaint}"));
@@ -109,14 +132,24 @@ impl Checklist {
         let Some(piece) = exchange.notes.piece.as_ref().filter(|_| exchange.status < 300) else {
             return exchange.status == 304;
         };
+        if exchange.undelivered.is_some() && exchange.bytes_out == piece.file_bytes {
+            // All was handed out at once, and not read.
+            return false;
+        }
         let download = self.downloads.entry(piece.state.clone()).or_default();
         download.file_bytes = piece.file_bytes;
         download.add(piece.first_byte, piece.first_byte + exchange.bytes_out);
         download.has_all()
     }
 
-    /// For the console: what has been done. `unfinished`: requests that are still on their way.
-    pub fn text(&self, unfinished: usize) -> String {
+    /// Requests that are still on their way at the end.
+    pub fn count_unfinished(&mut self, unfinished: usize) {
+        self.unfinished = unfinished;
+        self.has_begun |= unfinished > 0;
+    }
+
+    /// For the console: what has been done.
+    pub fn text(&self) -> String {
         let mut text = "\nWhat the client did:".to_owned();
         for ((name, ..), Tally { counts, .. }) in STEPS.iter().zip(&self.tallies) {
             text.push_str(&format!("\n  {name:<9} {}", times(counts[0])));
@@ -131,8 +164,8 @@ impl Checklist {
             let answers = counted(self.server_failures, "answer");
             text.push_str(&format!("\n  {answers} failed on the server's side: see above"));
         }
-        if unfinished > 0 {
-            let requests = counted(unfinished as u64, "request");
+        if self.unfinished > 0 {
+            let requests = counted(self.unfinished as u64, "request");
             text.push_str(&format!("\n  not counted: {requests} still on the way at the end"));
         }
         text
@@ -164,12 +197,9 @@ impl Checklist {
             _ => SWALLOWED.to_owned(),
         });
         // A client that has done its steps may have tried connections that it did not need.
-        let lacks_step = self.tallies.iter().any(|tally| tally.counts[0] == 0);
+        let lacks_step = !has_noticed && self.tallies.iter().any(|tally| tally.counts[0] == 0);
         let mistakes = self.mistakes.iter().filter(|mistake| lacks_step || mistake.kind != CONNECTION);
-        let mistakes = mistakes.map(|Mistake { reason, times: number, .. }| match number {
-            1 => reason.clone(),
-            number => format!("{reason} ({})", times(*number)),
-        });
+        let mistakes = mistakes.map(Mistake::told);
         let own: Vec<String> = match ended {
             Some(Ended { not_run: Some(_), .. }) => Vec::new(),
             Some(_) if !self.has_begun => vec![NOTHING_CAME.to_owned()],
@@ -179,6 +209,11 @@ impl Checklist {
         };
         let trouble = ended.filter(|_| !has_noticed).and_then(|ended| ended.trouble.clone());
         own.into_iter().chain(swallowed).chain(trouble).collect()
+    }
+
+    /// What it did wrong, whatever else it did.
+    pub fn mistakes(&self) -> Vec<String> {
+        self.mistakes.iter().map(Mistake::told).collect()
     }
 
     /// And no mistake says why.
@@ -195,7 +230,11 @@ impl Checklist {
             None => "did each of the three steps, and nothing wrong".to_owned(),
             Some(fault) if fault.is_of_certificate() => format!("refused {}", fault.what()),
             Some(fault) if self.falls_short() => {
-                format!("got {}, and told by its exit code that not all went well", fault.what())
+                let never = STEPS.iter().zip(&self.tallies).filter(|(_, tally)| tally.counts[0] == 0);
+                let never: Vec<&str> = never.map(|((name, ..), _)| *name).collect();
+                let before = if never.is_empty() { "" } else { ", before it came to " };
+                let told = "told by its exit code that not all went well";
+                format!("got {}, and {told}{before}{}", fault.what(), never.join(" and "))
             }
             Some(fault) => format!("got {} at times, and did each of the three steps all the same", fault.what()),
         }
@@ -207,7 +246,12 @@ impl Checklist {
         let Tally { counts: [requests, .., cut], is_done } = self.tallies[index];
         let most = self.downloads.values().max_by_key(|download| download.bytes());
         let why = match most.filter(|download| index == Step::Download as usize && !download.has_all()) {
-            _ if is_done => return None,
+            _ if is_done => {
+                let given_up = self.lasts.iter().find(|((step, _), [met, passed])| *step == index && met > passed);
+                let ((_, ids), _) = given_up?;
+                let which = if ids.is_empty() { String::new() } else { format!(" (id={})", shown(ids)) };
+                format!("a request that met the fault was not tried again{which}")
+            }
             _ if requests == 0 => format!("never {done}; send {request}"),
             Some(download) => download.told(),
             _ if self.mistakes.iter().any(|mistake| mistake.kind == name) => return None,
@@ -280,13 +324,15 @@ fn is_refused(status: u16) -> bool {
 fn complaints(exchange: &Exchange) -> Vec<String> {
     let told = |finding: &Finding| format!("{} (expected: {})", finding.sentence, finding.expected);
     let error = exchange.notes.own_error().filter(|_| is_refused(exchange.status));
-    exchange.notes.findings.iter().map(told).chain(error.cloned()).collect()
+    let remedy = exchange.notes.advice.as_ref().map_or_else(String::new, |advice| format!(" ({advice})"));
+    exchange.notes.findings.iter().map(told).chain(error.map(|error| error.clone() + &remedy)).collect()
 }
 
 /// What a request was that is none of the three steps.
 fn beside(exchange: &Exchange) -> (&'static str, String) {
+    let path = exchange.request.as_ref().map(Request::path).unwrap_or_default();
     let kind = match exchange.status {
-        404 => "other path",
+        404 if ![TASKS, DOWNLOAD, REPORT].contains(&path.as_str()) => "other path",
         405 => "wrong method",
         _ => "other request",
     };
@@ -337,7 +383,7 @@ const MAX_TOLD: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{DOWNLOAD, Notes, Piece, REPORT, TASKS};
+    use crate::message::{Notes, Piece};
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Duration;
     use tempfile::SpooledTempFile;
@@ -386,7 +432,9 @@ mod tests {
     fn reasons_with(fault: Fault, code: i32, met: Vec<Exchange>, others: Vec<Exchange>) -> Vec<String> {
         let mut checklist = Checklist::new(Some(fault));
         let met = met.into_iter().map(|exchange| Exchange { fault: Some(fault), ..exchange });
-        met.chain(others).for_each(|exchange| checklist.count(&exchange));
+        for (number, exchange) in (1..).zip(met.chain(others)) {
+            checklist.count(&Exchange { number, ..exchange });
+        }
         let trouble = (code != 0).then(|| format!("the client ended with exit code {code}"));
         checklist.reasons(Some(&Ended { command: Vec::new(), exit_code: Some(code), trouble, not_run: None }))
     }
@@ -449,7 +497,9 @@ mod tests {
     fn a_download_that_broke_off_counts_as_far_as_it_came() {
         let broken = || Exchange { undelivered: Some("gone".into()), ..piece(200, "a", 0, 120) };
         assert_eq!(reasons_for_downloads([broken()]), ["download: only bytes 0-119 of 300 were fetched"]);
+        // In whatever order they end.
         assert_eq!(reasons_for_downloads([broken(), piece(206, "a", 120, 180)]), NONE);
+        assert_eq!(reasons_for_downloads([piece(206, "a", 110, 190), broken()]), NONE);
         let untaken = Exchange { undelivered: Some("gone".into()), ..piece(200, "a", 0, 300) };
         assert_eq!(reasons_for_downloads([untaken]), ["download: the client did not take all of the answer"]);
     }
@@ -525,6 +575,16 @@ mod tests {
         let others = vec![piece(200, "a", 0, 300), exchange("POST", REPORT, 200)];
         let expected = ["tasks: no answer was a good one", SWALLOWED];
         assert_eq!(reasons_with(Fault::Unavailable, 0, failed, others), expected);
+    }
+
+    #[test]
+    fn a_good_answer_on_one_task_is_none_on_another() {
+        let two = |id: &str| Exchange { fault: None, ..exchange("GET", &format!("{DOWNLOAD}?id={id}"), 503) };
+        let expected = ["download: a request that met the fault was not tried again (id=1)", SWALLOWED];
+        assert_eq!(reasons_with(Fault::Unavailable, 0, vec![two("1")], all_steps()), expected);
+        let again = Exchange { notes: piece(200, "a", 0, 300).notes, bytes_out: 300, status: 200, ..two("1") };
+        let others = all_steps().into_iter().chain([again]).collect();
+        assert_eq!(reasons_with(Fault::Unavailable, 0, vec![two("1")], others), NONE);
     }
 
     #[test]

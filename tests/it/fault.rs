@@ -133,7 +133,8 @@ fn the_verdict_says_how_the_client_took_it() {
         (
             "reset",
             aloud,
-            "ready: the client got a reset of the connection, and told by its exit code that not all went well\n",
+            "ready: the client got a reset of the connection, and told by its exit code that not all went well, before it \
+                came to download and report\n",
         ),
         ("expired", aloud, "ready: the client refused an expired certificate\n"),
         (

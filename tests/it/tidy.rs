@@ -104,7 +104,7 @@ const IMPORTS: [(&str, &[&str]); 26] = [
     ("stop", &["text"]),
     ("message", &["text"]),
     ("bridge", &["message"]),
-    ("command", &["message", "text"]),
+    ("command", &["message", "stop", "text"]),
     ("journal/console", &["text"]),
     ("journal/record", &["message", "text"]),
     ("journal/checklist", &["message", "text"]),

@@ -14,10 +14,13 @@ def pytest_configure(config: Any) -> None:
 @pytest.fixture
 def cleaner_server(request: Any, monkeypatch: Any) -> Iterator[Server]:
     """A strict server; clients find it, and whom to trust, in the environment."""
-    marks = list(request.node.iter_markers("cleaner_server"))
-    with Server("--strict", *[option for mark in reversed(marks) for option in mark.args]) as server:
+    __tracebackhide__ = True  # why it does not start is enough
+    marks = list(request.node.iter_markers("cleaner_server"))[::-1]
+    wrong = {name: value for mark in marks for name, value in mark.kwargs.items()}  # a TypeError that names it
+    with Server("--strict", *[option for mark in marks for option in mark.args], **wrong) as server:
         request.node.cleaner_server = server
         monkeypatch.setenv("CLEANER_URL", server.url)
+        monkeypatch.setenv("no_proxy", "localhost,127.0.0.1,::1", prepend=",")
         for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"] if server.certificate else []:
             monkeypatch.setenv(name, server.certificate)
         yield server

@@ -53,7 +53,7 @@ const MISTAKES: [Mistake; 8] = [
         [
             "405  POST     /xyz/",
             "POST is not allowed here; allowed are GET, HEAD, OPTIONS",
-            "a report goes by POST to /xyz/",
+            "send a report by POST to /xyz/",
         ],
     ),
     (
