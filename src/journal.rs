@@ -88,7 +88,8 @@ impl Journal {
     }
 
     /// The checklist, and the end: whatever happens from now on is not told any more. `unfinished`: requests that are
-    /// still on their way; `ended`: the client, where it was run here. Returns whether it is ready.
+    /// still on their way; `ended`: the client, where it was run here. Waits until all is printed, and returns whether the
+    /// client is ready.
     pub fn stop(&self, unfinished: usize, ended: Option<&Ended>) -> bool {
         let Some(mut book) = self.book().take() else { return false };
         self.tell_repetition(book.last_told.take());
@@ -112,12 +113,8 @@ impl Journal {
             self.console.print(&format!("  journal.jsonl lacks {}: see above", counted(book.all_lost, "event")));
         }
         self.console.print(&book.checklist.verdict(&reasons, ended));
-        reasons.is_empty()
-    }
-
-    /// Waits until all is printed.
-    pub fn close(&self) {
         self.console.close();
+        reasons.is_empty()
     }
 
     /// One line of journal.jsonl, written at once, so that it is there whatever happens next. Where the disk is full,

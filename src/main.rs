@@ -157,11 +157,11 @@ fn run(options: Options) -> Result<u8, Failure> {
 
 /// Returns the exit code.
 fn say_last(front: &Front, record: Option<&Record>, ended: Option<&Ended>) -> u8 {
-    let is_ready = front.journal.stop(front.finish(), ended);
+    let unfinished = front.finish();
     if let Some(Err(error)) = record.map(Record::close) {
         front.journal.say(&format!("warning: cannot remove ready.json: {error}"));
     }
-    front.journal.close();
+    let is_ready = front.journal.stop(unfinished, ended);
     match ended {
         None => 0,
         Some(Ended { not_run: Some(code), .. }) => *code,
