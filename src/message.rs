@@ -11,7 +11,6 @@ use std::time::Duration;
 use tempfile::SpooledTempFile;
 
 /// One whole request.
-#[derive(Debug)]
 pub struct Request {
     pub method: String,
     /// As sent; bytes beyond ASCII are percent-encoded.
@@ -133,7 +132,6 @@ pub const DOWNLOAD: &str = "/xyz/api/cleaner/tasks/download";
 pub const REPORT: &str = "/xyz/api/cleaner/tasks/report";
 
 /// An answer to one request.
-#[derive(Debug)]
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
@@ -141,7 +139,6 @@ pub struct Reply {
     pub notes: Notes,
 }
 
-#[derive(Debug)]
 pub enum Body {
     Bytes(Vec<u8>),
     /// A piece of a file, sent straight from it by the thread of the client's connection.
@@ -162,7 +159,7 @@ impl Body {
 }
 
 /// What the journal is to know of a request beside its reply.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Notes {
     /// The sentence of an error reply, the same as in its body.
     pub error: Option<String>,
@@ -181,7 +178,6 @@ impl Notes {
     }
 }
 
-#[derive(Debug)]
 pub struct Piece {
     /// The file's name and entity tag.
     pub state: String,
@@ -205,7 +201,6 @@ impl Finding {
 }
 
 /// One part of an uploaded report.
-#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Part {
     pub field: String,
     pub file_name: Option<String>,
@@ -261,7 +256,6 @@ impl Reply {
 }
 
 /// What became of a request, for the journal.
-#[derive(Debug)]
 pub struct Exchange {
     pub client: SocketAddr,
     /// Counted from 1.
@@ -280,7 +274,6 @@ pub struct Exchange {
 }
 
 /// How the client that was run (`-- COMMAND`) has ended.
-#[derive(Debug)]
 pub struct Ended {
     pub command: Vec<String>,
     /// `None`: by a signal, or it has not begun.

@@ -4,7 +4,6 @@ use std::fmt::{self, Display};
 use std::io;
 
 /// Why the program cannot start, and what to do about it.
-#[derive(Debug)]
 pub struct Failure {
     pub what: String,
     pub advice: String,
