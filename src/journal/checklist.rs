@@ -173,10 +173,9 @@ impl Checklist {
 
     /// The same for the journal.
     pub fn object(&self) -> Value {
-        let beside = self
-            .beside()
-            .map(|Mistake { kind, what, times, .. }| json!({ "kind": kind, "what": what, "times": times }));
-        let mut checklist = json!({ "beside": beside.collect::<Value>(), "server_failures": self.server_failures });
+        let told = |mistake: &Mistake| json!({ "kind": mistake.kind, "what": mistake.what, "times": mistake.times });
+        let beside: Value = self.beside().map(told).collect();
+        let mut checklist = json!({ "beside": beside, "server_failures": self.server_failures });
         for ((step, ..), tally) in STEPS.iter().zip(&self.tallies) {
             checklist[step] = COUNTS.iter().zip(tally.counts).map(|((name, _), count)| (*name, json!(count))).collect();
         }

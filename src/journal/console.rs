@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::iter;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ impl Console {
 
     /// Queues one line or several; where the queue is full, they are counted instead.
     pub fn print(&self, lines: &str) {
-        let queue = self.queue();
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((sender, _)) = &*queue else { return };
         let text = format!("{lines}\n");
         if self.waiting.bytes.load(Ordering::Relaxed) + text.len() > QUEUE_BYTES {
@@ -83,13 +83,10 @@ impl Console {
 
     /// Waits until all is printed, but not for a reader that does not read. Nothing is printed any more then.
     pub fn close(&self) {
-        let Some((sender, ended)) = self.queue().take() else { return };
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((sender, ended)) = queue else { return };
         drop(sender);
         ended.recv_timeout(CLOSING_LIMIT).ok();
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Option<(Sender<String>, Receiver<()>)>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
