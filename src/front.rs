@@ -25,7 +25,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use tempfile::SpooledTempFile;
 use tls::{Stream, TLS_HANDSHAKE, Tls};
 
 pub struct Front {
@@ -285,7 +284,6 @@ impl Front {
             input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok();
         }
         let not_stored = |error: io::Error| body::not_stored(&error);
-        request.body = SpooledTempFile::new(MAX_MEMORY_BYTES);
         let read = body::read_body(input, framing, self.max_upload_bytes, &mut request.body);
         request.body_bytes = request.body.stream_position().map_err(not_stored)?;
         read?;
@@ -333,5 +331,3 @@ const ACCEPT_QUIET: Duration = Duration::from_secs(60);
 /// Enough for rustls in a debug build.
 const STACK_BYTES: usize = 512 * 1024;
 const BUFFER_BYTES: usize = 16 * 1024;
-/// A larger body goes to a temporary file. 512 of these are 32 MiB.
-const MAX_MEMORY_BYTES: usize = 64 * 1024;

@@ -113,7 +113,7 @@ fn parse_request_line(line: &[u8]) -> Result<Request, Refusal> {
         target: percent_encoding::percent_encode(target, BEYOND_ASCII).to_string(),
         minor_version: digit - b'0',
         headers: Vec::new(),
-        body: SpooledTempFile::new(0),
+        body: SpooledTempFile::new(MAX_MEMORY_BYTES),
         body_bytes: 0,
     })
 }
@@ -254,6 +254,8 @@ fn content_length(value: &[u8], max_body_bytes: u64) -> Result<u64, Refusal> {
 /// Enough for any cookie; what nginx and Apache allow lies between 8 and 32 KiB.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 pub const MAX_HEADERS: usize = 100;
+/// A larger body goes to a temporary file. 512 of these are 32 MiB.
+const MAX_MEMORY_BYTES: usize = 64 * 1024;
 const HOST: &str = "Host";
 /// Those that mean something here.
 const ONCE: [&str; 6] = [HOST, "Range", "If-Range", "Content-Type", "If-Modified-Since", "If-Unmodified-Since"];
