@@ -216,7 +216,10 @@ impl Trust {
                 let path = certificate.display();
                 let (config, warning) = certificate::load(certificate, key)?;
                 let about = warning.map_or(path.to_string(), |warning| format!("{path}; warning: {warning}"));
-                let advice = format!("give it the CA that signed {path}, or that file if nobody did");
+                let advice = warning
+                    .map_or(format!("give it the CA that signed {path}, or that file if nobody did"), |warning| {
+                        format!("give the server another than {path}: {warning}")
+                    });
                 (config, Vec::new(), None, about, advice)
             }
             Security::Made { names } => {

@@ -155,7 +155,7 @@ impl Data {
             !name.starts_with(['.', '#', '~'])
                 && !LEFT_BY_EDITORS.iter().any(|end| name.ends_with(end))
                 && !LEFT_BY_SYSTEMS.iter().any(|left| name.eq_ignore_ascii_case(left))
-                && folder.join(name).is_file()
+                && fs::metadata(folder.join(name)).is_ok_and(|metadata| !metadata.is_dir())
         };
         let names = entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok());
         let mut names: Vec<String> = names.filter(is_looked_at).collect();
@@ -284,8 +284,8 @@ const MISTAKES: [(&str, &str); 8] = [
     ("trailing characters", "the value ends before this place, and something follows"),
     ("control character", "a text does not end in the line in which it begins; \\n in a text is a new line"),
 ];
-/// While a file is open, or from before the last change: `#tasks.json#` begins as well.
-const LEFT_BY_EDITORS: [&str; 4] = ["~", "#", ".swp", ".tmp"];
+/// While a file is open or downloaded, or from before the last change: `#tasks.json#` begins as well.
+const LEFT_BY_EDITORS: [&str; 6] = ["~", "#", ".swp", ".tmp", ".part", ".crdownload"];
 const LEFT_BY_SYSTEMS: [&str; 2] = ["Thumbs.db", "desktop.ini"];
 
 #[cfg(test)]

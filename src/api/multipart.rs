@@ -65,15 +65,8 @@ impl Layout {
             let (own_end, lines) = behind.split_at(offset);
             let lines = &lines[..lines.len().min(MAX_PART_HEAD_BYTES)];
             let is_line = (found == 0 || before.ends_with(b"\n")) && !own_end.ends_with(b"\r");
-            // Before the first part and behind the last one, only header lines of a part tell it from a text.
+            // Before the first part, only header lines of a part tell it from a text.
             let begins_head = offset > 0 && begins_head(lines);
-            if layout.has_last_delimiter {
-                if begins_head {
-                    layout.stopped = Some("a part of the report comes behind its last boundary".to_owned());
-                    return Ok(layout);
-                }
-                continue;
-            }
             if !is_line && (layout.begun_parts > 0 || begins_head) {
                 layout.note_misplaced(before);
             }
@@ -83,7 +76,8 @@ impl Layout {
             layout.end_content(found, before, own_end);
             layout.has_last_delimiter = offset == 0 || layout.begun_parts == max_parts;
             if offset == 0 {
-                continue;
+                layout.look_for_strays(&mut window, position)?;
+                return Ok(layout);
             }
             if layout.begun_parts == max_parts {
                 layout.stopped = Some(format!("the report has more than {max_parts} parts"));
@@ -98,10 +92,26 @@ impl Layout {
             position += (offset + head.raw.len()) as u64;
             layout.parts.push((head, position..position));
         }
-        if let Some((_, content)) = layout.parts.last_mut().filter(|_| !layout.has_last_delimiter) {
+        if let Some((_, content)) = layout.parts.last_mut() {
             content.end = window.broken_end(delimiter.needle(), content.start)?;
         }
         Ok(layout)
+    }
+
+    /// Parts whose delimiter is written wrongly, before the first and behind the last that is right.
+    fn look_for_strays(&mut self, window: &mut Window<impl Read + Seek>, end: u64) -> io::Result<()> {
+        let disposition = Finder::new("Content-Disposition: form-data");
+        let first = self.parts.first().map_or(end, |(head, content)| content.start - head.raw.len() as u64);
+        if window.find(&disposition, end)?.is_some() {
+            self.stopped = Some("a part of the report comes behind its last boundary".to_owned());
+        }
+        // Its header lines are the first that there is.
+        let looked_at = first.min(READ_BYTES as u64) as usize;
+        if disposition.find(&window.from(0, looked_at)?[..looked_at]).is_some() {
+            let sentence = "a part of the report comes before its first boundary";
+            self.misplaced.get_or_insert_with(|| sentence.to_owned());
+        }
+        Ok(())
     }
 
     /// At a delimiter that was found there.
@@ -358,6 +368,11 @@ mod tests {
             ("x--b\r\n\r\n --b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\" \"")),
             ("--b\r\nF\r\n\r\nhello\r\n--b--\r\n--b\r\nF\r\n\r\nlost\r\n--b--", LATE),
             ("--b\r\nF\r\n\r\nhello\r\n--b----b\nF\n\nlost\n--b--", LATE),
+            ("--b\r\nF\r\n\r\nhello\r\n--b--\r\n--b\r\nX: y\r\nF\r\n\r\nlost\r\n--b--", LATE),
+            ("--b\r\nF\r\n\r\nhello\r\n--b--\r\n--c\r\nF\r\n\r\nlost\r\n--c--", LATE),
+            ("b\r\nF\r\n\r\nlost\r\n--b\r\nF\r\n\r\nhello\r\n--b--", EARLY),
+            ("--b;\r\nF\r\n\r\nlost\r\n--b\r\nF\r\n\r\nhello\r\n--b--", EARLY),
+            ("F\r\n\r\nlost\r\n--b\r\nF\r\n\r\nhello\r\n--b--", EARLY),
         ] {
             let body = body.replace('F', FILE);
             assert_eq!(contents(body.as_bytes(), "b"), [b"hello"], "{body:?}");
@@ -367,6 +382,7 @@ mod tests {
     }
 
     const LATE: &str = "a part of the report comes behind its last boundary";
+    const EARLY: &str = "a part of the report comes before its first boundary";
 
     #[test]
     fn a_delimiter_without_a_line_end_before_it_is_noticed() {

@@ -115,7 +115,7 @@ pub fn is_of_type(value: &[u8], name: &str) -> bool {
 pub struct Parameters {
     /// The names in lower case.
     list: Vec<(String, Vec<u8>)>,
-    /// No semicolon between two, a quote that is not closed, or a line end within a value.
+    /// No semicolon between two, a quote that is not closed, a line end within a value, or a name that is there twice.
     pub is_malformed: bool,
 }
 
@@ -132,7 +132,7 @@ impl Parameters {
             };
             let behind = behind.map(<[u8]>::trim_ascii_start);
             let is_well_formed = matches!(behind, Some([] | [b';', ..])) && memchr2(b'\r', b'\n', &value).is_none();
-            parameters.is_malformed |= !is_well_formed;
+            parameters.is_malformed |= !is_well_formed || parameters.get(&name).is_some() && !name.is_empty();
             rest = behind.unwrap_or_default();
             rest = rest.strip_prefix(b";").or(rest.strip_prefix(b",")).unwrap_or(rest);
             parameters.list.push((name, value));
@@ -178,10 +178,13 @@ fn parameter_value(rest: &[u8]) -> (Vec<u8>, Option<&[u8]>) {
     };
     let (mut value, mut at) = (Vec::new(), 0);
     // A quote ends the value only before a semicolon, the end or a parameter: careless clients do not escape those within.
+    // What else stands before a semicolon and a parameter is a slip.
     let is_end = |at: usize| {
         let behind = quoted[at + 1..].trim_ascii_start();
+        let slip = memchr2(b'"', b';', behind).filter(|end| behind[*end] == b';');
         matches!(behind, [] | [b';', ..])
             || begins_parameter(behind.strip_prefix(b",").unwrap_or(behind).trim_ascii_start())
+            || slip.is_some_and(|end| begins_parameter(behind[end + 1..].trim_ascii_start()))
     };
     while let Some(byte) = quoted.get(at).filter(|byte| **byte != b'"' || !is_end(at)) {
         // Only \" and \\ are escapes: in "C:\tool.zip" the backslash means itself.
@@ -225,7 +228,6 @@ mod tests {
             ("form-data; filename=\"a \"b\" c\"; name=z", "name", Some("z")),
             ("form-data; filename=\"a, name of b.zip\"", "filename", Some("a, name of b.zip")),
             ("form-data; filename=my name.zip; name=z", "filename", Some("my name.zip")),
-            ("form-data; filename=\"x\"; filename=\"y\"", "filename", Some("x")),
             ("form-data; name", "name", Some("")),
             ("form-data;; ;name=a;", "name", Some("a")),
             ("multipart/form-data; boundary=\"a b;c\"", "boundary", Some("a b;c")),
@@ -244,6 +246,9 @@ mod tests {
         for (value, field, file_name) in [
             ("form-data; name=\"a\" filename=\"b c.png\"", "a", Some("b c.png")),
             ("form-data; name=\"a\"filename=\"b\"", "a", Some("b")),
+            ("form-data; name=\"a\"X; filename=\"b\"", "a", Some("b")),
+            ("form-data; name=\"a\" . ; filename=\"b\"", "a", Some("b")),
+            ("form-data; name=\"a\"; filename=\"b\"; filename=\"c\"", "a", Some("b")),
             ("form-data; name=\"a\", filename=\"b\"", "a", Some("b")),
             ("form-data; name=a filename=b", "a", Some("b")),
             ("form-data; name=a,filename=b", "a", Some("b")),

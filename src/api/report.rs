@@ -7,7 +7,7 @@ use super::part_head::{Parameters, PartHead, is_of_type};
 use super::tasks::check_id;
 use crate::journal::record::Reports;
 use crate::message::{Finding, Part, Reply, Request};
-use crate::text::{counted, quoted, shown};
+use crate::text::{counted, quoted, shown, to_text};
 use ring::digest::{Context, SHA256};
 use std::fs;
 use std::io::{self, BufRead, Write};
@@ -108,9 +108,10 @@ impl Report<'_> {
             .zip(self.reports)
             .filter(|_| is_whole && is_chosen)
             .and_then(|(file, reports)| self.saved(reports.keep(file.into_temp_path(), name)));
-        if size_bytes > MAX_VALUE_BYTES as u64 {
-            // The last character may be cut in two.
-            while beginning.pop().is_some_and(|byte| matches!(byte, 0x80..0xc0)) {}
+        let cut = str::from_utf8(&beginning).err().filter(|error| error.error_len().is_none());
+        if let Some(cut) = cut.filter(|_| size_bytes > MAX_VALUE_BYTES as u64) {
+            // In the middle of a character.
+            beginning.truncate(cut.valid_up_to());
         }
         let value = file_name.is_none().then(|| head.decode(&beginning));
         let field = head.name("name").unwrap_or_default();
@@ -145,7 +146,8 @@ impl Report<'_> {
 
     fn check_files(&mut self) {
         let expected = &format!("a part with a file name and content: {}", self.example);
-        let is_file = |part: &&Part| part.file_name.as_ref().is_some_and(|name| !name.is_empty());
+        let is_file =
+            |part: &&Part| part.file_name.as_ref().is_some_and(|name| !name.is_empty() || part.size_bytes > 0);
         let files: Vec<&Part> = self.parts.iter().filter(is_file).collect();
         let empty = files.iter().find(|file| file.size_bytes == 0);
         if files.is_empty() && self.findings.is_empty() {
@@ -165,10 +167,10 @@ impl Report<'_> {
 
 /// Nobody decodes a body, and a packed one may look like parts.
 fn content_encoding(request: &Request) -> Option<Finding> {
-    let codings = request.header("Content-Encoding")?.to_ascii_lowercase();
-    let is_none = codings.split(',').all(|coding| matches!(coding.trim(), "" | "identity"));
-    let sentence = format!("the report has Content-Encoding: {}, which nobody decodes", shown(&codings));
-    (!is_none).then(|| Finding::new(415, sentence, "the body as it is, without Content-Encoding", &shown(&codings)))
+    let codings = request.list("Content-Encoding").map(|coding| to_text(coding).to_ascii_lowercase());
+    let coding = shown(&codings.into_iter().find(|coding| !matches!(coding.as_str(), "" | "identity"))?);
+    let sentence = format!("the report has Content-Encoding: {coding}, which nobody decodes");
+    Some(Finding::new(415, sentence, "the body as it is, without Content-Encoding", &coding))
 }
 
 /// A line for the client that its User-Agent names.
@@ -203,7 +205,10 @@ fn boundary(content_type: Option<&str>, example: &str) -> Result<String, Finding
 }
 
 fn limited(name: String) -> String {
-    if name.len() <= MAX_NAME_CHARACTERS { name } else { name.chars().take(MAX_NAME_CHARACTERS).collect() }
+    match name.char_indices().nth(MAX_NAME_CHARACTERS) {
+        Some((end, _)) => format!("{}...", &name[..end]),
+        None => name,
+    }
 }
 
 pub const CURL_EXAMPLE: &str = "curl -F file=@report.zip URL";

@@ -245,7 +245,7 @@ fn parts_of_all_lengths_are_whole() {
 
     let event = sent(&server, format!("{texts}--frontier--\r\n").as_bytes());
 
-    let told = contents.iter().map(|content| part("note", None, None, content, content.get(..16_383)));
+    let told = contents.iter().map(|content| part("note", None, None, content, content.get(..16_384)));
     assert!(event["parts"] == told.collect::<Value>());
 }
 

@@ -186,7 +186,14 @@ fn in_the_request() -> Vec<Row> {
         Row { header: "Content-Encoding: gzip\r\n", parts: &[], ..body("a packed body", "\u{1f}\u{8b}", gzip, 415) };
     vec![
         Row { header: "Content-Encoding: gzip\r\n", ..body("a body that only says so", GOOD, gzip, 415) },
-        Row { header: "content-encoding: GZIP, identity\r\n", ..body("two codings", GOOD, &["gzip, identity"], 415) },
+        Row {
+            header: "content-encoding: GZIP, identity\r\n",
+            ..body("two codings", GOOD, &["Content-Encoding: gzip"], 415)
+        },
+        Row {
+            header: "Content-Encoding: identity\r\nContent-Encoding: gzip\r\n",
+            ..body("two codings in two lines", GOOD, gzip, 415)
+        },
         Row { header: "Content-Encoding: utf-8\r\n", ..body("no coding", GOOD, &["Content-Encoding: utf-8"], 415) },
         packed,
         typed("a comma", "multipart/form-data, boundary=frontier", comma, 400),

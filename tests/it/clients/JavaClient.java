@@ -60,7 +60,7 @@ public class JavaClient {
     }
 
     private static HttpRequest.Builder request(String path) {
-        return HttpRequest.newBuilder(URI.create(API + path)).timeout(Duration.ofSeconds(30));
+        return HttpRequest.newBuilder(URI.create(API + path)).timeout(Duration.ofSeconds(20));
     }
 
     private static <T> T send(HttpRequest.Builder request, BodyHandler<T> handler) throws IOException, InterruptedException {

@@ -15,7 +15,7 @@ fail() {
 
 # On an error status the answer is shown all the same: it says what was wrong.
 request() {
-    curl --silent --show-error --fail-with-body --max-time 30 "$@"
+    curl --silent --show-error --fail-with-body --max-time 20 "$@"
 }
 
 tasks=$(request "$api") || fail "cannot list the tasks: $tasks"

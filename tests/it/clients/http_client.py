@@ -24,7 +24,7 @@ def main(tool, *reports):
     # The strict rules of RFC 5280, which Python applies by default from 3.13 on.
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     # One connection serves all requests: each answer is read to its end before the next request.
-    connection = http.client.HTTPSConnection(server.netloc, context=context, timeout=30)
+    connection = http.client.HTTPSConnection(server.netloc, context=context, timeout=20)
 
     task = json.load(request(connection, "GET", api))["tasks"][0]
 

@@ -36,7 +36,7 @@ async function main() {
 
 // The body goes out as it is read, in chunks: no Content-Length says how much will come.
 async function send(method, target, headers = {}, body = []) {
-  const outgoing = request(target, { method, headers, agent, signal: AbortSignal.timeout(30_000) });
+  const outgoing = request(target, { method, headers, agent, signal: AbortSignal.timeout(20_000) });
   const [[answer]] = await Promise.all([once(outgoing, "response"), pipeline(body, outgoing)]);
   if (answer.statusCode !== 200) {
     throw new Error(`${method} ${target} answers ${answer.statusCode}: ${await text(answer)}`);

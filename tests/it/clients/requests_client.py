@@ -14,7 +14,7 @@ import requests
 
 def main(tool, *reports):
     api = os.environ["CLEANER_URL"] + "/xyz/api/cleaner/tasks"
-    options = {"timeout": 30}
+    options = {"timeout": 20}
 
     with requests.Session() as session:
         tasks = checked(session.get(api, **options)).json()["tasks"]

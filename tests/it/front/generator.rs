@@ -190,7 +190,11 @@ impl Body {
             bytes.extend(b"\r\n");
             // The journal has 16 KiB of a text, without a last character that may be cut in two.
             let mut beginning = content[..content.len().min(16_384)].to_vec();
-            while content.len() > 16_384 && beginning.pop().is_some_and(|byte| matches!(byte, 0x80..0xc0)) {}
+            if let Some(cut) = std::str::from_utf8(&beginning).err().filter(|_| content.len() > 16_384)
+                && cut.error_len().is_none()
+            {
+                beginning.truncate(cut.valid_up_to());
+            }
             let latin_1 = || beginning.iter().map(|byte| char::from(*byte)).collect();
             let text: String = str::from_utf8(&beginning).map_or_else(|_| latin_1(), str::to_owned);
             parts.push(json!({

@@ -100,13 +100,15 @@ fn a_client_that_rejects_the_certificate_is_on_the_console_with_what_to_do() {
         assert_advises_trust(&told);
         next_client(&server);
     }
-    let mut fails = open(&server);
-    let client = handshake_halfway(&mut fails, "localhost");
-    fails.write_all(&[21, 3, 3, 0, 2, 2, 80]).expect("the server reads");
-    let told = wait_for_word_about(&server, client);
-    assert!(told.contains("internal_error") && told.contains("Java"), "{told}");
-    assert!(told.starts_with("probably does not trust the certificate ("), "{told}");
-    assert_advises_trust(&told);
+    for (alert, name, sender) in [(80, "internal_error", "Java"), (40, "handshake_failure", "Erlang")] {
+        let mut fails = open(&server);
+        let client = handshake_halfway(&mut fails, "localhost");
+        fails.write_all(&[21, 3, 3, 0, 2, 2, alert]).expect("the server reads");
+        let told = wait_for_word_about(&server, client);
+        assert!(told.starts_with(&format!("probably does not trust the certificate (TLS alert {name}, ")), "{told}");
+        assert!(told.contains(sender), "{told}");
+        assert_advises_trust(&told);
+    }
     let mut hangs_up = open(&server);
     let client = handshake_halfway(&mut hangs_up, "localhost");
     drop(hangs_up);
@@ -178,6 +180,7 @@ fn every_server_name_is_accepted_and_one_that_the_certificate_lacks_is_noted() {
         let is_name = !name.ends_with('1');
         assert_eq!(told.contains(&format!("it asked for \"{name}\"")), is_name, "{name}: {told}");
         assert_eq!(told.contains("the certificate is for localhost, "), name != "localhost", "{name}: {told}");
+        assert_eq!(told.contains("; --name "), name != "localhost", "{name}: {told}");
     }
 }
 

@@ -122,6 +122,7 @@ fn what_went_wrong_beside_the_three_steps_is_told_by_cause() {
     let mut server = Server::start(&[]);
     server.request("HEAD", &format!("{TASKS}?id=1"), &[]);
     server.request("OPTIONS", REPORT, &[]);
+    server.request("PUT", REPORT, &[]);
     for _ in 0..2 {
         server.request("DELETE", &format!("{TASKS}?id=1"), &[]);
         server.get("/tasks?id=1");
@@ -141,6 +142,7 @@ fn what_went_wrong_beside_the_three_steps_is_told_by_cause() {
 
     let told = finished.stdout.split("What the client did:\n").nth(1).expect("a checklist");
     let beside = "  tasks     never\n  download  never\n  report    never\n  \
+        wrong method, once: PUT /xyz/api/cleaner/tasks/report\n  \
         wrong method, 2 times: DELETE /xyz/api/cleaner/tasks\n  \
         other path, 2 times: GET /tasks\n  \
         other request, once: malformed: line 1 of the request is not a method, a target and HTTP/1.1, with one space \
@@ -148,9 +150,11 @@ fn what_went_wrong_beside_the_three_steps_is_told_by_cause() {
         connection, 2 times: this port speaks HTTPS\n  \
         connection, once: does not trust the certificate (TLS alert unknown_ca)\n";
     assert!(told.starts_with(beside), "{told}");
+    let how = "allowed are POST, OPTIONS; send the report by POST: curl -F file=@report.zip URL\n";
+    assert!(told.contains(how), "{told}");
     let stopped = stopped(&server);
-    assert_eq!(stopped["beside"][1], json!({ "kind": "other path", "what": "GET /tasks", "times": 2 }));
-    assert_eq!(stopped["beside"].as_array().map(Vec::len), Some(5), "{stopped}");
+    assert_eq!(stopped["beside"][2], json!({ "kind": "other path", "what": "GET /tasks", "times": 2 }));
+    assert_eq!(stopped["beside"].as_array().map(Vec::len), Some(6), "{stopped}");
 }
 
 #[test]
@@ -211,6 +215,7 @@ fn a_request_that_is_still_on_its_way_is_said_to_be_uncounted() {
 
     let told = "\n  not counted: 1 request still on the way at the end\n";
     assert!(finished.stdout.contains(told), "{}", finished.stdout);
+    assert!(!finished.stdout.contains("No client came"), "{}", finished.stdout);
     assert_eq!(server.journal().last().expect("the stop")["unfinished"], 1);
 }
 
