@@ -207,8 +207,8 @@ const MAX_TIMEOUT_SECONDS: u64 = 86_400;
 const VERSION: &str = concat!("cleaner-test-server ", env!("CARGO_PKG_VERSION"));
 const HELP: &str = "\
 A local HTTPS test server with the three answers of the cleaner API, for people who write clients.
-It refuses nothing unless asked to: a client's mistakes are findings on the console, and with --strict
-they are refused as a strict server would refuse them, with what was received and what was expected.
+It accepts much that a strict server would refuse, and prints a finding, with what was received and what
+was expected; with --strict it refuses that.
 
 Usage: cleaner-test-server [OPTIONS] [-- COMMAND]
 
@@ -225,15 +225,15 @@ set there.
   --http                 speak plain HTTP instead of HTTPS
   --cert FILE            use this certificate chain (PEM) instead of one made for the run
   --key FILE             the private key (PEM) of --cert
-  --fault NAME           make trouble on purpose, to see whether the client bears it: unavailable, reset,
-                         cut, slow, hang, expired, wrong-host, untrusted-root, or none; with a command
-                         also all, which runs the client once for each
+  --fault NAME           make trouble on purpose, to see whether the client handles it: unavailable,
+                         reset, cut, slow, hang, expired, wrong-host, untrusted-root, or none; with a
+                         command also all, which runs the client once for each
   --name NAME            one more name or address that the certificate made for the run is for
   --data DIR             serve the files of this folder
   --write-data DIR       write the built-in files into this folder, to be changed and served, and end
   --record DIR           keep in this folder what a client needs and what it did: ready.json,
                          certificate.pem, journal.jsonl, reports/
-  --strict               refuse what a strict server would refuse, instead of only noting it
+  --strict               refuse what is only a finding otherwise
   --timeout SECONDS      give up on a client that is silent for so long [30]
   --max-upload SIZE      refuse a report larger than this, in bytes or as 200M, 4G [1G]
   --exit-on-stdin-close  stop when standard input closes, as it does when the starting program ends

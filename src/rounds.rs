@@ -45,7 +45,7 @@ pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Re
         unready = unready.or((verdict != "ready").then_some(name));
     }
     console.print(&format!("\n{:<14}  {:<9}  why{rows}\n", "fault", "verdict"));
-    console.print(&unready.map_or("ready: the client bears every fault".to_owned(), |name| {
+    console.print(&unready.map_or("ready: the client handles every fault".to_owned(), |name| {
         format!("NOT READY\n  to see all that happens, name a fault instead of all: --fault {name}")
     }));
     console.close();

@@ -233,7 +233,7 @@ fn all_with_a_good_client() {
     let (finished, record) = judge(&["--fault", "all", "--timeout", "5"], &words);
 
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), ""), "{}", finished.stderr);
-    assert!(finished.stderr.ends_with("\n\nready: the client bears every fault\n"), "{}", finished.stderr);
+    assert!(finished.stderr.ends_with("\n\nready: the client handles every fault\n"), "{}", finished.stderr);
     let names = EXPECTED.map(|(name, _)| name);
     let table = finished.stderr.split("\nfault           verdict    why\n").nth(1).expect("a table");
     let rows: Vec<Vec<&str>> = table.lines().take(9).map(|line| line.split_whitespace().take(3).collect()).collect();

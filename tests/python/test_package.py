@@ -53,8 +53,8 @@ def test_client(cleaner_server):
 """)
     result.assert_outcomes(failed=1)
     end = result.outlines[-6:]
-    assert any(line.startswith("the report has no file part (expected: ") for line in end), end
-    assert any(line.startswith("there is nothing at ") for line in end), end
+    assert any(line.startswith("report: the report has no file part (expected: ") for line in end), end
+    assert any('there is nothing at "/elsewhere" (expected: GET /xyz/' in line for line in end), end
     result.stdout.fnmatch_lines(["*journal of the server*", "{*'event': 'request'*/report*", "{*'event': 'stop'*"])
 
 
@@ -65,7 +65,7 @@ def test_client(cleaner_server):
 """)
     result.assert_outcomes(failed=1)
     end = result.outlines[-5:]
-    assert any(line.startswith("the report has no file part (expected: ") for line in end), end
+    assert any(line.startswith("report: the report has no file part (expected: ") for line in end), end
     result.stdout.fnmatch_lines(["E * 422 Client Error*", "{*'event': 'request'*/report*"])
 
 
@@ -81,8 +81,8 @@ def test_another(cleaner_server):
     requests.get(cleaner_server.url + "/elsewhere")
 """)
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["there is nothing at *"])
-    assert "the report has no file part" not in result.outlines
+    result.stdout.fnmatch_lines(["other path, GET /elsewhere: there is nothing at *"])
+    assert not any(line.startswith("report: ") for line in result.outlines)
 
 
 def test_a_mistake_expected_in_vain_fails(run):
@@ -136,6 +136,40 @@ def test_client(cleaner_server):
     cleaner_server.stop()
     requests_told = [event for event in cleaner_server.journal() if event["event"] == "request"]
     assert [event.get("fault") for event in requests_told] == ["cut", None]
+""")
+    result.assert_outcomes(passed=1)
+
+
+def test_a_server_that_is_killed_fails_its_test(run):
+    result = run("""
+def test_client(cleaner_server):
+    tasks()
+    cleaner_server.process.kill()
+""")
+    result.assert_outcomes(failed=1)
+    assert "the server was killed before the test ended" in result.outlines[-5:]
+
+
+def test_an_option_that_is_not_one_is_an_error(run):
+    result = run("""
+@pytest.mark.cleaner_server(fault="cut")
+def test_client(cleaner_server):
+    pass
+""")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["E * unexpected keyword argument 'fault'*"])
+
+
+def test_a_failure_of_the_server_is_no_mistake_of_the_client(run, pytester):
+    data = pytester.mkdir("data")
+    for name in ["tasks.json", "report.json"]:
+        (data / name).write_text("{}")
+    (data / "tool.zip").write_bytes(b"PK")
+    result = run("""
+@pytest.mark.cleaner_server("--data", "data")
+def test_client(cleaner_server):
+    pathlib.Path("data", "tasks.json").write_text("{")
+    assert requests.get(cleaner_server.url + API).status_code == 500
 """)
     result.assert_outcomes(passed=1)
 
