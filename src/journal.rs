@@ -3,6 +3,7 @@
 
 pub mod checklist;
 pub mod console;
+mod coverage;
 pub mod record;
 
 use crate::message::{Ended, Exchange, Fault, Finding, Part, Request, json_object};

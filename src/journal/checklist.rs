@@ -1,8 +1,9 @@
 //! What the client has done: which of the three steps, how often and how well, what went wrong beside them, and whether
 //! it is ready for a strict server. The server's own failures are counted apart.
 
+use super::coverage::Coverage;
 use crate::message::{DOWNLOAD, Ended, Exchange, Fault, Finding, REPORT, Request, Step, TASKS};
-use crate::text::{counted, grouped, in_bytes, shown};
+use crate::text::{counted, grouped, shown};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ pub struct Checklist {
     /// told in another order than they came.
     lasts: BTreeMap<(usize, String), [u64; 2]>,
     /// What has gone out of each state of a file.
-    downloads: BTreeMap<String, Download>,
+    downloads: BTreeMap<String, Coverage>,
     mistakes: Vec<Mistake>,
     /// Answers that went wrong on the server's side.
     server_failures: u64,
@@ -269,42 +270,6 @@ impl Checklist {
                 "\nNo client came. The first lines say where to send requests.".to_owned()
             }
             _ => format!("\nNOT READY\n  {}", reasons.join("\n  ")),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Download {
-    file_bytes: u64,
-    /// First byte, and the one behind the last; in order, and none touches another.
-    ranges: Vec<(u64, u64)>,
-}
-
-impl Download {
-    fn add(&mut self, start: u64, end: u64) {
-        let first = self.ranges.partition_point(|range| range.1 < start);
-        let behind = self.ranges.partition_point(|range| range.0 <= end);
-        let joined = &self.ranges[first..behind];
-        let start = joined.first().map_or(start, |range| range.0.min(start));
-        let end = joined.last().map_or(end, |range| range.1.max(end));
-        self.ranges.splice(first..behind, [(start, end)]);
-    }
-
-    fn bytes(&self) -> u64 {
-        self.ranges.iter().map(|(start, end)| end - start).sum()
-    }
-
-    fn has_all(&self) -> bool {
-        self.bytes() == self.file_bytes
-    }
-
-    fn told(&self) -> String {
-        let ranges = self.ranges.iter().filter(|(start, end)| start < end).take(MAX_TOLD);
-        let ranges: Vec<String> = ranges.map(|(start, end)| format!("{start}-{}", end - 1)).collect();
-        let dots = if self.ranges.len() > MAX_TOLD { ", ..." } else { "" };
-        match ranges.as_slice() {
-            [] => format!("none of its {} was fetched", in_bytes(self.file_bytes)),
-            ranges => format!("only bytes {}{dots} of {} were fetched", ranges.join(", "), self.file_bytes),
         }
     }
 }
