@@ -67,12 +67,13 @@ impl Console {
         if self.has_colours { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
     }
 
-    /// Queues one line or several; where the queue is full, they are counted instead.
+    /// Queues one line or several, however long where none waits; where the queue is full, they are counted instead.
     pub fn print(&self, lines: &str) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((sender, _)) = &*queue else { return };
         let text = format!("{lines}\n");
-        if self.waiting.bytes.load(Ordering::Relaxed) + text.len() > QUEUE_BYTES {
+        let waiting = self.waiting.bytes.load(Ordering::Relaxed);
+        if waiting > 0 && waiting + text.len() > QUEUE_BYTES {
             self.waiting.lost_lines.fetch_add(text.lines().count() as u64, Ordering::Relaxed);
             return;
         }

@@ -49,7 +49,7 @@ class Server(ContextManager["Server"]):
     __exit__ = stop
 
     def journal(self) -> List[Dict[str, Any]]:
-        return [json.loads(line) for line in self._journal.read_text(encoding="utf-8").split("\n")[:-1]]
+        return [json.loads(line) for line in self._journal.read_bytes().split(b"\n")[:-1]]
 
     def expect(self, words: str) -> None:
         """The test passes with mistakes that are told in these words, and fails without."""

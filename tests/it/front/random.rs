@@ -106,12 +106,14 @@ impl Subject {
     /// both sides have closed it.
     fn new_events(&mut self, count: usize) -> Vec<Value> {
         let deadline = Instant::now() + LIMIT;
-        let mut lines = String::new();
-        while lines.matches('\n').count() < count && Instant::now() < deadline {
+        // As bytes, since a line may be half written, within a letter too.
+        let mut lines = Vec::new();
+        while lines.iter().filter(|byte| **byte == b'\n').count() < count && Instant::now() < deadline {
             std::thread::yield_now();
-            self.journal.read_to_string(&mut lines).expect("the journal is UTF-8");
+            self.journal.read_to_end(&mut lines).expect("the journal can be read");
         }
-        lines.lines().map(|line| serde_json::from_str(line).expect("a line of the journal is JSON")).collect()
+        let lines = lines.split_inclusive(|byte| *byte == b'\n');
+        lines.map(|line| serde_json::from_slice(line).expect("a line of the journal is JSON")).collect()
     }
 }
 
