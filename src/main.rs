@@ -58,7 +58,7 @@ use journal::Journal;
 use journal::console::{self, Console};
 use journal::record::Record;
 use message::{Ended, Fault};
-use options::{Action, Options, Security};
+use options::{Action, Options};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -113,11 +113,11 @@ fn run(options: Options) -> Result<u8, Failure> {
     let passing = (has_command && options.record.is_none()).then(passing_folder).transpose()?;
     let folder = options.record.clone().or(passing.as_ref().map(|folder| folder.path().to_owned()));
     let record = folder.map(Record::open).transpose()?;
-    let trust = Trust::prepare(&options, record.as_ref())?;
+    let (tls, ca_path, certificate) = prepare_tls(&options, record.as_ref())?;
     let listeners = listen::listen(options.host.as_deref(), options.port)?;
     let addresses = addresses(&listeners)?;
-    let url = url(trust.tls.is_some(), options.host.as_deref(), addresses[0].port());
-    let banner = banner(&url, &addresses, &data, &trust.about, options.fault)?;
+    let url = url(tls.is_some(), options.host.as_deref(), addresses[0].port());
+    let banner = banner(&url, &addresses, &data, &certificate, options.fault)?;
 
     let bridge = Bridge::open().map_err(|error| {
         let advice = "allow it connections to 127.0.0.1, and more open files";
@@ -126,7 +126,7 @@ fn run(options: Options) -> Result<u8, Failure> {
     let kept = record.as_ref().filter(|_| options.record.is_some());
     let journal_file = kept.map(Record::journal).transpose()?;
     let front: &Front = Box::leak(Box::new(Front {
-        tls: trust.tls,
+        tls,
         url: url.clone(),
         timeout: options.timeout,
         max_upload_bytes: options.max_upload_bytes,
@@ -137,14 +137,14 @@ fn run(options: Options) -> Result<u8, Failure> {
         traffic: Traffic::default(),
     }));
     let api = Api { data, strict: options.strict, reports: kept.map(Record::reports), url: url.clone() };
-    let client = command::prepare(&options.command, &url, trust.ca_path.as_deref())?;
+    let client = command::prepare(&options.command, &url, ca_path.as_deref())?;
     let stopped = stop::words(options.exit_on_stdin_close, has_command)?;
 
     front.journal.start(&url, &banner);
     thread::Builder::new().name("loop".to_owned()).spawn(move || api.serve(bridge)).map_err(Failure::no_thread)?;
     front.start(listeners)?;
     if let Some(record) = &record {
-        record.write_ready(&url, addresses[0].port(), trust.ca_path.as_deref())?;
+        record.write_ready(&url, addresses[0].port(), ca_path.as_deref())?;
     }
     let (ended, word) = wait(client, &stopped, front);
 
@@ -198,49 +198,39 @@ fn wait(client: Option<Command>, stopped: &Receiver<Word>, front: &Front) -> (Op
     (Some(ended), None)
 }
 
-/// How this run speaks TLS, and what a client needs for it.
-struct Trust {
-    tls: Option<Tls>,
-    ca_path: Option<PathBuf>,
-    /// For the banner.
-    about: String,
-}
-
-impl Trust {
-    fn prepare(options: &Options, record: Option<&Record>) -> Result<Trust, Failure> {
-        let (config, names, ca_path, about, advice) = match &options.security {
-            Security::Http => {
-                return Ok(Trust { tls: None, ca_path: None, about: "none: this is plain HTTP".to_owned() });
-            }
-            Security::Own { certificate, key } => {
-                let path = certificate.display();
-                let (config, warning) = certificate::load(certificate, key)?;
-                let about = warning.map_or(path.to_string(), |warning| format!("{path}; warning: {warning}"));
-                let advice = warning
-                    .map_or(format!("give it the CA that signed {path}, or that file if nobody did"), |warning| {
-                        format!("give the server another than {path}: {warning}")
-                    });
-                (config, Vec::new(), None, about, advice)
-            }
-            Security::Made { names } => {
-                let names = certificate::names(options.host.as_ref().into_iter().chain(names));
-                let (config, ca_pem) = certificate::make(&names, options.fault)?;
-                let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
-                let (how, advice) = match ca_path.as_ref().map(|path| path.display()) {
-                    Some(path) if options.command.is_empty() => {
-                        (format!("the CA to trust is {path}"), format!("give it the CA in {path}"))
-                    }
-                    Some(path) => {
-                        (format!("the CA to trust is {path}"), "give it the CA that SSL_CERT_FILE names".to_owned())
-                    }
-                    None => (WITHOUT_RECORD.to_owned(), HOW_TO_TRUST.to_owned()),
-                };
-                (config, names, ca_path, format!("made for this run; {how}"), advice)
-            }
-        };
-        let trust_advice = format!("{advice}, or switch its verification off for tests");
-        Ok(Trust { tls: Some(Tls { config, names, trust_advice }), ca_path, about })
-    }
+/// How this run speaks TLS, the CA that a client needs for it, and what the banner says of the certificate.
+fn prepare_tls(options: &Options, record: Option<&Record>) -> Result<(Option<Tls>, Option<PathBuf>, String), Failure> {
+    let (config, names, ca_path, about, advice) = match (&options.certificate, &options.key) {
+        _ if options.http => return Ok((None, None, "none: this is plain HTTP".to_owned())),
+        (Some(certificate), Some(key)) => {
+            let path = certificate.display();
+            let (config, warning) = certificate::load(certificate, key)?;
+            let (about, advice) = match warning {
+                None => (path.to_string(), format!("give it the CA that signed {path}, or that file if nobody did")),
+                Some(warning) => {
+                    (format!("{path}; warning: {warning}"), format!("give the server another than {path}: {warning}"))
+                }
+            };
+            (config, Vec::new(), None, about, advice)
+        }
+        _ => {
+            let names = certificate::names(options.host.iter().chain(&options.names));
+            let (config, ca_pem) = certificate::make(&names, options.fault)?;
+            let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
+            let (how, advice) = match ca_path.as_ref().map(|path| path.display()) {
+                None => (WITHOUT_RECORD.to_owned(), HOW_TO_TRUST.to_owned()),
+                Some(path) if options.command.is_empty() => {
+                    (format!("the CA to trust is {path}"), format!("give it the CA in {path}"))
+                }
+                Some(path) => {
+                    (format!("the CA to trust is {path}"), "give it the CA that SSL_CERT_FILE names".to_owned())
+                }
+            };
+            (config, names, ca_path, format!("made for this run; {how}"), advice)
+        }
+    };
+    let trust_advice = format!("{advice}, or switch its verification off for tests");
+    Ok((Some(Tls { config, names, trust_advice }), ca_path, about))
 }
 
 const WITHOUT_RECORD: &str = "-- COMMAND runs a client that trusts it, --record DIR writes the CA to trust";
