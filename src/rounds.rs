@@ -24,9 +24,9 @@ pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Re
         // Of an option that is there twice, the last holds.
         let mut options = [given, &["--fault".into(), name.into()]].concat();
         options.extend(record.into_iter().flat_map(|folder| ["--record".into(), folder.join(name).into()]));
-        let (status, said) = serve(&[&options[..], &["--".into()], client].concat()).map_err(|error| {
-            Failure::new(format!("cannot run this program again: {error}"), "name one fault instead of all")
-        })?;
+        let served = serve(&[&options[..], &["--".into()], client].concat());
+        let failed = Failure::of("cannot run this program again", "name one fault instead of all");
+        let (status, said) = served.map_err(failed)?;
         let verdict = match status.code() {
             Some(0) => "ready",
             Some(3) => "NOT READY",

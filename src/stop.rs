@@ -18,9 +18,8 @@ pub enum Word {
 /// `has_client`: a second Ctrl+C ends that, and not this program.
 pub fn words(on_stdin_close: bool, has_client: bool) -> Result<Receiver<Word>, Failure> {
     let (stop, stopped) = sync_channel(1);
-    let advice = "close other programs, or start it from another shell";
-    on_signal(stop.clone(), has_client)
-        .map_err(|error| Failure::new(format!("cannot watch for Ctrl+C: {error}"), advice))?;
+    let failed = Failure::of("cannot watch for Ctrl+C", "close other programs, or start it from another shell");
+    on_signal(stop.clone(), has_client).map_err(failed)?;
     if on_stdin_close {
         // Standard input closes when the program that started this one ends, however it ends.
         let wait = move || {
