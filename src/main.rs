@@ -56,7 +56,7 @@ use front::tls::Tls;
 use front::{Front, Traffic, certificate, listen};
 use journal::Journal;
 use journal::console::{self, Console};
-use journal::record::Record;
+use journal::record::{CERTIFICATE, Record};
 use message::Fault;
 use options::{Action, Options};
 use std::io;
@@ -190,7 +190,7 @@ fn prepare_tls(options: &Options, record: Option<&Record>) -> Result<(Option<Tls
         _ => {
             let names = certificate::names(options.host.iter().chain(&options.names));
             let (config, ca_pem) = certificate::make(&names, options.fault)?;
-            let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
+            let ca_path = record.map(|record| record.write(CERTIFICATE, &ca_pem)).transpose()?;
             let (how, advice) = match ca_path.as_ref().map(|path| path.display()) {
                 None => (WITHOUT_RECORD.to_owned(), HOW_TO_TRUST.to_owned()),
                 Some(path) if options.command.is_empty() => {
