@@ -65,7 +65,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::Receiver;
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use stop::Word;
 use tempfile::TempDir;
 use text::Failure;
@@ -126,7 +126,7 @@ fn run(options: Options) -> Result<u8, Failure> {
     let front: &Front = Box::leak(Box::new(Front {
         tls,
         url: url.clone(),
-        timeout: options.timeout,
+        timeout: Duration::from_secs(options.timeout_seconds),
         max_upload_bytes: options.max_upload_bytes,
         strict: options.strict,
         fault: options.fault,

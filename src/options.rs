@@ -4,7 +4,6 @@ use crate::message::Fault;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 #[derive(Debug, Default)]
 pub struct Options {
@@ -21,7 +20,7 @@ pub struct Options {
     pub data: Option<PathBuf>,
     pub record: Option<PathBuf>,
     pub strict: bool,
-    pub timeout: Duration,
+    pub timeout_seconds: u64,
     pub max_upload_bytes: u64,
     pub exit_on_stdin_close: bool,
     pub fault: Option<Fault>,
@@ -43,11 +42,17 @@ pub enum Action {
 impl Action {
     /// The error is one sentence.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, String> {
-        let (port, timeout, max_upload_bytes) = (5000, Duration::from_secs(30), 1 << 30);
-        let mut options = Options { port, timeout, max_upload_bytes, ..Options::default() };
+        let (port, timeout_seconds, max_upload_bytes) = (5000, 30, 1 << 30);
+        let mut options = Options { port, timeout_seconds, max_upload_bytes, ..Options::default() };
         let (mut fault, mut written) = ("none".to_owned(), None);
         let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-        options.command = split_off_command(&mut arguments)?;
+        if let Some(dashes) = arguments.iter().position(|argument| argument == "--") {
+            options.command = arguments.split_off(dashes + 1);
+            arguments.pop();
+            if options.command.is_empty() {
+                return Err("-- needs a command behind it, such as -- python client.py".to_owned());
+            }
+        }
         let mut parser = lexopt::Parser::from_args(arguments.clone());
         while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
             use lexopt::Arg::{Long, Short, Value};
@@ -62,9 +67,7 @@ impl Action {
                 Long("write-data") => written = Some(path(&mut parser, "--write-data")?),
                 Long("record") => options.record = Some(path(&mut parser, "--record")?),
                 Long("strict") => options.strict = true,
-                Long("timeout") => {
-                    options.timeout = Duration::from_secs(number(&mut parser, "--timeout", 1, MAX_TIMEOUT_SECONDS)?);
-                }
+                Long("timeout") => options.timeout_seconds = number(&mut parser, "--timeout", 1, MAX_TIMEOUT_SECONDS)?,
                 Long("max-upload") => options.max_upload_bytes = size(&text(&mut parser, "--max-upload")?)?,
                 Long("exit-on-stdin-close") => options.exit_on_stdin_close = true,
                 Long("fault") => fault = text(&mut parser, "--fault")?,
@@ -72,9 +75,7 @@ impl Action {
                 Long("version") | Short('V') => return Ok(Action::Print(VERSION)),
                 Long(name) => return Err(unknown(&format!("--{name}"))),
                 Short(name) => return Err(unknown(&format!("-{name}"))),
-                Value(word) => {
-                    return Err(format!("{} is no option; a command goes behind --; see --help", word.display()));
-                }
+                Value(word) => return Err(format!("{} is no option; a command goes behind --", word.display())),
             }
         }
         let named = Fault::ALL.iter().filter(|(_, own, _)| [own, "all"].contains(&fault.as_str()));
@@ -113,14 +114,6 @@ impl Options {
         let sentence = mistakes.into_iter().find_map(|(is_made, sentence)| is_made.then_some(sentence));
         sentence.map_or(Ok(()), Err)
     }
-}
-
-fn split_off_command(arguments: &mut Vec<OsString>) -> Result<Vec<OsString>, String> {
-    let Some(dashes) = arguments.iter().position(|argument| argument == "--") else { return Ok(Vec::new()) };
-    let command = arguments.split_off(dashes + 1);
-    arguments.pop();
-    let is_there = !command.is_empty();
-    is_there.then_some(command).ok_or_else(|| "-- needs a command behind it, such as -- python client.py".to_owned())
 }
 
 /// What a certificate can be for.
