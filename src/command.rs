@@ -71,15 +71,6 @@ pub fn spawn(command: &mut Command) -> io::Result<(Child, Leash)> {
 /// does nothing any more. Windows would need a job object, for which there is no small crate.
 pub struct Leash(Option<Child>);
 
-impl Leash {
-    /// Ends the other now.
-    fn pull(&mut self) {
-        if let Some(shell) = &mut self.0 {
-            drop(shell.stdin.take());
-        }
-    }
-}
-
 impl Drop for Leash {
     fn drop(&mut self) {
         if let Some(shell) = &mut self.0 {
@@ -98,8 +89,8 @@ fn wait(mut child: Child, mut leash: Leash, stopped: &Receiver<Word>) -> io::Res
             return Ok((status.code().filter(|_| deadline.is_none()), trouble(status).or(interrupted)));
         }
         if let Ok(word) = stopped.recv_timeout(LOOK) {
-            if word == Word::Terminated {
-                leash.pull();
+            if let (Word::Terminated, Some(shell)) = (word, &mut leash.0) {
+                drop(shell.stdin.take());
             }
             deadline = Some(Instant::now() + if deadline.is_none() { GRACE } else { Duration::ZERO });
         }

@@ -31,10 +31,7 @@ pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Re
             Some(0) => "ready",
             Some(3) => "NOT READY",
             code => {
-                console.print(&said);
-                if code.is_none() {
-                    console.print(&format!("the run with --fault {name} was ended: {status}"));
-                }
+                console.print(&format!("{said}\nthe run with --fault {name} has ended: {status}"));
                 console.close();
                 return Ok(code.and_then(|code| code.try_into().ok()).unwrap_or(125));
             }
