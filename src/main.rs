@@ -77,14 +77,8 @@ fn main() -> ExitCode {
             console::print_failure(&sentence);
             return ExitCode::from(2);
         }
-        Ok(Action::Print(text)) => {
-            console::print_now(text);
-            Ok(0)
-        }
-        Ok(Action::WriteData(folder)) => api::write_built_in(&folder).map(|told| {
-            console::print_now(&told.join("\n"));
-            0
-        }),
+        Ok(Action::Print(text)) => Ok(console::print_now(text)),
+        Ok(Action::WriteData(folder)) => api::write_built_in(&folder).map(|told| console::print_now(&told.join("\n"))),
         Ok(Action::Serve(options)) => run(options),
         Ok(Action::ServeEach(options, given)) => rounds::run(&given, &options.command, options.record.as_deref()),
     };
@@ -191,16 +185,14 @@ fn prepare_tls(options: &Options, record: Option<&Record>) -> Result<(Option<Tls
             let names = certificate::names(options.host.iter().chain(&options.names));
             let (config, ca_pem) = certificate::make(&names, options.fault)?;
             let ca_path = record.map(|record| record.write(CERTIFICATE, &ca_pem)).transpose()?;
-            let (how, advice) = match ca_path.as_ref().map(|path| path.display()) {
-                None => (WITHOUT_RECORD.to_owned(), HOW_TO_TRUST.to_owned()),
-                Some(path) if options.command.is_empty() => {
-                    (format!("the CA to trust is {path}"), format!("give it the CA in {path}"))
-                }
-                Some(path) => {
-                    (format!("the CA to trust is {path}"), "give it the CA that SSL_CERT_FILE names".to_owned())
-                }
+            let how = ca_path.as_ref().map(|path| format!("the CA to trust is {}", path.display()));
+            let about = format!("made for this run; {}", how.as_deref().unwrap_or(WITHOUT_RECORD));
+            let advice = match &ca_path {
+                None => HOW_TO_TRUST.to_owned(),
+                Some(path) if options.command.is_empty() => format!("give it the CA in {}", path.display()),
+                Some(_) => "give it the CA that SSL_CERT_FILE names".to_owned(),
             };
-            (config, names, ca_path, format!("made for this run; {how}"), advice)
+            (config, names, ca_path, about, advice)
         }
     };
     let trust_advice = format!("{advice}, or switch its verification off for tests");
