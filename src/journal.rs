@@ -65,12 +65,8 @@ impl Journal {
     pub fn connection(&self, client: SocketAddr, sentence: &str, is_mistake: bool) {
         let mut book = self.book();
         let Some(book) = &mut *book else { return };
-        let on_purpose = book.checklist.refusal(sentence);
-        let (sentence, is_mistake) = on_purpose.as_deref().map_or((sentence, is_mistake), |told| (told, false));
-        if is_mistake {
-            book.checklist.count_connection(sentence);
-        }
-        self.tell_connection(book, client, sentence);
+        let (sentence, is_mistake) = book.checklist.count_connection(sentence, is_mistake);
+        self.tell_connection(book, client, &sentence);
         let member = if is_mistake { "error" } else { "note" };
         let members = || vec![("client", json!(client.to_string())), (member, json!(sentence))];
         self.write(book, "connection", members);

@@ -58,13 +58,12 @@ fn on_signal(stop: Sender<Word>, has_client: bool) -> io::Result<()> {
 /// it, and cannot set a trap for a signal that it was started to ignore (POSIX, "trap").
 #[cfg(unix)]
 fn is_hangup_ignored() -> bool {
-    if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
-        let ignored =
-            status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-        return ignored.is_some_and(|mask| mask & 1 << (signal_hook::consts::SIGHUP - 1) != 0);
-    }
-    let ask = std::process::Command::new("/bin/sh").args(["-c", "trap 'exit 1' HUP; kill -HUP $$"]).status();
-    ask.is_ok_and(|status| status.success())
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        let ask = std::process::Command::new("/bin/sh").args(["-c", "trap 'exit 1' HUP; kill -HUP $$"]).status();
+        return ask.is_ok_and(|status| status.success());
+    };
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 << (signal_hook::consts::SIGHUP - 1) != 0)
 }
 
 /// Ctrl+C, or the console window closed, from which simple_sigh cannot tell Ctrl+Break.

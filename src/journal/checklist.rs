@@ -103,19 +103,22 @@ impl Checklist {
         }
     }
 
-    /// A connection that came to no request. What its sentence advises is no part of the cause.
-    pub fn count_connection(&mut self, sentence: &str) {
-        self.has_begun = true;
-        self.note(CONNECTION, cause(sentence), format!("{CONNECTION}: {sentence}"));
-    }
-
-    /// What to tell of such a connection where the certificate is wrong on purpose, and the client has seen it.
-    pub fn refusal(&mut self, sentence: &str) -> Option<String> {
-        let fault = self.fault.filter(|fault| fault.is_of_certificate())?;
+    /// A connection that came to no request. Returns what is to be told of it, and whether it was a mistake: where the
+    /// certificate is wrong on purpose, it is none to refuse it.
+    pub fn count_connection(&mut self, sentence: &str, is_mistake: bool) -> (String, bool) {
         let is_refusal = ["not trust the certificate", "has expired"].iter().any(|word| sentence.contains(word));
-        self.has_begun |= is_refusal;
-        self.has_met_fault |= is_refusal;
-        is_refusal.then(|| format!("{}: it is wrong on purpose (--fault {})", cause(sentence), fault.name()))
+        let fault = self.fault.filter(|fault| is_refusal && fault.is_of_certificate());
+        self.has_begun |= is_mistake || fault.is_some();
+        self.has_met_fault |= fault.is_some();
+        // What the sentence advises is no part of the cause.
+        let cause = cause(sentence);
+        if let Some(fault) = fault {
+            return (format!("{cause}: it is wrong on purpose (--fault {})", fault.name()), false);
+        }
+        if is_mistake {
+            self.note(CONNECTION, cause, format!("{CONNECTION}: {sentence}"));
+        }
+        (sentence.to_owned(), is_mistake)
     }
 
     fn note(&mut self, kind: &'static str, what: &str, reason: String) {
@@ -506,7 +509,7 @@ mod tests {
     #[test]
     fn a_connection_that_failed_is_a_reason_where_a_step_is_missing() {
         let mut checklist = Checklist::default();
-        checklist.count_connection("does not trust the certificate: give it the CA");
+        checklist.count_connection("does not trust the certificate: give it the CA", true);
         let reasons = checklist.reasons(None);
         assert_eq!(reasons[0], "connection: does not trust the certificate: give it the CA");
         assert_eq!(reasons.len(), 4);
@@ -570,10 +573,11 @@ mod tests {
         assert_eq!(reasons_with(Fault::Expired, 0, all_steps(), vec![]), [accepted]);
         for (code, expected) in [(0, vec![REFUSED_IN_SILENCE]), (1, vec![])] {
             let mut checklist = Checklist::new(Some(Fault::WrongHost));
-            let told = checklist.refusal("does not trust the certificate (TLS alert bad_certificate): give it the CA");
             let cause = "does not trust the certificate (TLS alert bad_certificate)";
-            assert_eq!(told, Some(format!("{cause}: it is wrong on purpose (--fault wrong-host)")));
-            assert_eq!(checklist.refusal("connected and closed again without a word"), None);
+            let told = checklist.count_connection(&format!("{cause}: give it the CA"), true);
+            assert_eq!(told, (format!("{cause}: it is wrong on purpose (--fault wrong-host)"), false));
+            let probe = "connected and closed again without a word";
+            assert_eq!(checklist.count_connection(probe, false), (probe.to_owned(), false));
             let ended = Ended { command: Vec::new(), exit_code: Some(code), trouble: None, not_run: None };
             assert_eq!(checklist.reasons(Some(&ended)), expected);
         }
