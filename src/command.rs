@@ -7,7 +7,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Receiver;
@@ -16,35 +16,27 @@ use std::{env, fs};
 
 /// The client, to be run without a shell and on this program's own standard streams. `ca`: the file with the CA to
 /// trust; the other files of that kind are written beside it.
-pub fn prepare(words: &[OsString], url: &str, ca: Option<&Path>) -> Result<Option<Command>, Failure> {
-    let [program, arguments @ ..] = words else { return Ok(None) };
-    let mut command = Command::new(program);
-    command.args(arguments).env("CLEANER_URL", url);
+pub fn prepare(words: &[OsString], url: &str, host: Option<&str>, ca: Option<&Path>) -> Result<Command, Failure> {
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).env("CLEANER_URL", url);
+    let own = host.into_iter().chain(["localhost", "127.0.0.1", "::1"]).map(OsString::from);
     for name in ["no_proxy", "NO_PROXY"] {
         let before = env::var_os(name).filter(|before| !before.is_empty());
-        let hosts: Vec<_> = before.into_iter().chain([host(url).into(), "127.0.0.1".into(), "::1".into()]).collect();
+        let hosts: Vec<_> = before.into_iter().chain(own.clone()).collect();
         command.env(name, hosts.join(",".as_ref()));
     }
-    let Some(ca) = ca else { return Ok(Some(command)) };
+    let Some(ca) = ca else { return Ok(command) };
     let store = ca.with_file_name("truststore.jks");
     let der = CertificateDer::from_pem_file(ca).map_err(io::Error::other);
-    der.and_then(|der| fs::write(&store, java_truststore(&der))).map_err(|error| {
-        let advice = "name a folder with --record that can be written to";
-        Failure::new(format!("cannot write {}: {error}", store.display()), advice)
-    })?;
+    let advice = "name a folder with --record that can be written to";
+    let failed = Failure::of(format!("cannot write {}", store.display()), advice);
+    der.and_then(|der| fs::write(&store, java_truststore(&der))).map_err(failed)?;
     // In quotes, since the path may have spaces. Of two such options Java takes the last.
     let trust = ["\"-Djavax.net.ssl.trustStore=".as_ref(), store.as_os_str(), JAVA_STORE.as_ref()].join("".as_ref());
     let java_options = env::var_os(JAVA_VARIABLE).into_iter().chain([trust]).collect::<Vec<_>>().join(" ".as_ref());
     // All together: a client that prefers one must not find another there that is stale.
     command.envs(PEM_VARIABLES.map(|name| (name, ca))).env(JAVA_VARIABLE, java_options);
-    Ok(Some(command))
-}
-
-/// Of an address such as https://localhost:5000 or http://[::1]:5000, without brackets.
-fn host(url: &str) -> &str {
-    let authority = url.split("://").nth(1).unwrap_or(url);
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    host.trim_start_matches('[').trim_end_matches(']')
+    Ok(command)
 }
 
 /// Runs it until it ends. Once a word to stop has come, which Ctrl+C says to both, it does not get long.
@@ -67,26 +59,21 @@ pub fn run(mut command: Command, stopped: &Receiver<Word>) -> Ended {
 
 /// A program that does not outlive this one for long, even where this one is killed.
 pub fn spawn(command: &mut Command) -> io::Result<(Child, Leash)> {
-    let child = command.spawn()?;
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "trap '' INT QUIT HUP; read _; kill $0; sleep 5; kill -KILL $0"]).arg(child.id().to_string());
+    shell.args(["-c", "trap '' INT QUIT HUP; read id || exit; read _; kill $id; sleep 5; kill -KILL $id"]);
     shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // Where there is no such shell, there is no leash.
-    Ok((child, Leash(if cfg!(unix) { shell.spawn().ok() } else { None })))
+    let mut leash = Leash(if cfg!(unix) { shell.spawn().ok() } else { None });
+    let child = command.spawn()?;
+    if let Some(input) = leash.0.as_mut().and_then(|shell| shell.stdin.as_mut()) {
+        writeln!(input, "{}", child.id()).ok();
+    }
+    Ok((child, leash))
 }
 
 /// A shell that waits for the end of its standard input, which this program holds, and ends the other then. Dropped, it
 /// does nothing any more. Windows would need a job object, for which there is no small crate.
 pub struct Leash(Option<Child>);
-
-impl Leash {
-    /// Ends the other now.
-    fn pull(&mut self) {
-        if let Some(shell) = &mut self.0 {
-            drop(shell.stdin.take());
-        }
-    }
-}
 
 impl Drop for Leash {
     fn drop(&mut self) {
@@ -106,8 +93,8 @@ fn wait(mut child: Child, mut leash: Leash, stopped: &Receiver<Word>) -> io::Res
             return Ok((status.code().filter(|_| deadline.is_none()), trouble(status).or(interrupted)));
         }
         if let Ok(word) = stopped.recv_timeout(LOOK) {
-            if word == Word::Terminated {
-                leash.pull();
+            if let (Word::Terminated, Some(shell)) = (word, &mut leash.0) {
+                drop(shell.stdin.take());
             }
             deadline = Some(Instant::now() + if deadline.is_none() { GRACE } else { Duration::ZERO });
         }

@@ -33,15 +33,8 @@ struct Book {
     lost: u64,
     all_lost: u64,
     checklist: Checklist,
-    /// The last sentence on a connection.
-    last_told: Option<Told>,
-}
-
-struct Told {
-    sentence: String,
-    since: Instant,
-    /// So often it has come since.
-    again: u64,
+    /// The last sentence on a connection, when it was told, and how often it has come since.
+    last_told: Option<(String, Instant, u64)>,
 }
 
 impl Journal {
@@ -72,12 +65,8 @@ impl Journal {
     pub fn connection(&self, client: SocketAddr, sentence: &str, is_mistake: bool) {
         let mut book = self.book();
         let Some(book) = &mut *book else { return };
-        let on_purpose = book.checklist.refusal(sentence);
-        let (sentence, is_mistake) = on_purpose.as_deref().map_or((sentence, is_mistake), |told| (told, false));
-        if is_mistake {
-            book.checklist.count_connection(sentence);
-        }
-        self.tell_connection(book, client, sentence);
+        let (sentence, is_mistake) = book.checklist.count_connection(sentence, is_mistake);
+        self.tell_connection(book, client, &sentence);
         let member = if is_mistake { "error" } else { "note" };
         let members = || vec![("client", json!(client.to_string())), (member, json!(sentence))];
         self.write(book, "connection", members);
@@ -141,17 +130,17 @@ impl Journal {
     /// A sentence that comes again and again is said every few seconds, with how often it came.
     fn tell_connection(&self, book: &mut Book, client: SocketAddr, sentence: &str) {
         match &mut book.last_told {
-            Some(told) if told.sentence == sentence && told.since.elapsed() < REPETITION => told.again += 1,
+            Some((last, told, again)) if last == sentence && told.elapsed() < REPETITION => *again += 1,
             last => {
                 self.tell_repetition(last.take());
                 self.say(&format!("{client}  {sentence}"));
-                *last = Some(Told { sentence: sentence.to_owned(), since: Instant::now(), again: 0 });
+                *last = Some((sentence.to_owned(), Instant::now(), 0));
             }
         }
     }
 
-    fn tell_repetition(&self, told: Option<Told>) {
-        if let Some(Told { sentence, again: again @ 1.., .. }) = told {
+    fn tell_repetition(&self, last_told: Option<(String, Instant, u64)>) {
+        if let Some((sentence, _, again @ 1..)) = last_told {
             let (cause, seconds) = (checklist::cause(&sentence), REPETITION.as_secs());
             self.say(&format!("{cause} ... (again, {} within {seconds} s)", counted(again, "time")));
         }

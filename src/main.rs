@@ -56,48 +56,36 @@ use front::tls::Tls;
 use front::{Front, Traffic, certificate, listen};
 use journal::Journal;
 use journal::console::{self, Console};
-use journal::record::Record;
-use message::{Ended, Fault};
-use options::{Action, Options, Security};
+use journal::record::{CERTIFICATE, Record};
+use message::Fault;
+use options::{Action, Options};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::Receiver;
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use stop::Word;
 use tempfile::TempDir;
 use text::Failure;
 use time::UtcOffset;
 
 fn main() -> ExitCode {
-    let mut cannot_start = 1;
     let done = match Action::parse(std::env::args_os().skip(1)) {
         Err(sentence) => {
             console::print_failure(&sentence);
             return ExitCode::from(2);
         }
-        Ok(Action::Print(text)) => {
-            console::print_now(text);
-            Ok(0)
-        }
-        Ok(Action::WriteData(folder)) => api::write_built_in(&folder).map(|told| {
-            console::print_now(&told.join("\n"));
-            0
-        }),
-        Ok(Action::Serve(options)) => {
-            cannot_start = if options.command.is_empty() { 1 } else { 125 };
-            run(options)
-        }
-        Ok(Action::ServeEach(options, given)) => {
-            cannot_start = 125;
-            rounds::run(&given, &options.command, options.record.as_deref())
-        }
+        Ok(Action::Print(text)) => Ok(console::print_now(text)),
+        Ok(Action::WriteData(folder)) => api::write_built_in(&folder).map(|told| console::print_now(&told.join("\n"))),
+        Ok(Action::Serve(options)) => run(options),
+        Ok(Action::ServeEach(options, given)) => rounds::run(&given, &options.command, options.record.as_deref()),
     };
     done.unwrap_or_else(|failure| {
         console::print_failure(&failure);
-        cannot_start
+        // As other programs have it that run a command.
+        if std::env::args_os().any(|argument| argument == "--") { 125 } else { 1 }
     })
     .into()
 }
@@ -107,28 +95,32 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<u8, Failure> {
     // Before there is a second thread: later the system's time zone cannot be asked for safely. UTC where it fails.
     let time_zone = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
-    check_clock()?;
+    if SystemTime::now() < SystemTime::UNIX_EPOCH {
+        let advice = "set it: certificates and HTTP need the date";
+        return Err(Failure::new("the clock of this machine is before 1970", advice));
+    }
     let data = Data::open(options.data.clone())?;
     let has_command = !options.command.is_empty();
-    let passing = (has_command && options.record.is_none()).then(passing_folder).transpose()?;
+    // What a command needs lies there where nothing is to be kept.
+    let passing = (has_command && options.record.is_none()).then(TempDir::new).transpose();
+    let passing = passing.map_err(Failure::of("cannot make a temporary folder", "name a folder with --record"))?;
     let folder = options.record.clone().or(passing.as_ref().map(|folder| folder.path().to_owned()));
     let record = folder.map(Record::open).transpose()?;
-    let trust = Trust::prepare(&options, record.as_ref())?;
+    let (tls, ca_path, certificate) = prepare_tls(&options, record.as_ref())?;
     let listeners = listen::listen(options.host.as_deref(), options.port)?;
-    let addresses = addresses(&listeners)?;
-    let url = url(trust.tls.is_some(), options.host.as_deref(), addresses[0].port());
-    let banner = banner(&url, &addresses, &data, &trust.about, options.fault)?;
+    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<SocketAddr>>>();
+    let addresses = addresses.map_err(Failure::of("cannot tell the port", "name one with --port"))?;
+    let url = url(tls.is_some(), options.host.as_deref(), addresses[0].port());
+    let banner = banner(&url, &addresses, &data, &certificate, options.fault)?;
 
-    let bridge = Bridge::open().map_err(|error| {
-        let advice = "allow it connections to 127.0.0.1, and more open files";
-        Failure::new(format!("cannot connect within this program: {error}"), advice)
-    })?;
+    let advice = "allow it connections to 127.0.0.1, and more open files";
+    let bridge = Bridge::open().map_err(Failure::of("cannot connect within this program", advice))?;
     let kept = record.as_ref().filter(|_| options.record.is_some());
     let journal_file = kept.map(Record::journal).transpose()?;
     let front: &Front = Box::leak(Box::new(Front {
-        tls: trust.tls,
+        tls,
         url: url.clone(),
-        timeout: options.timeout,
+        timeout: Duration::from_secs(options.timeout_seconds),
         max_upload_bytes: options.max_upload_bytes,
         strict: options.strict,
         fault: options.fault,
@@ -137,130 +129,89 @@ fn run(options: Options) -> Result<u8, Failure> {
         traffic: Traffic::default(),
     }));
     let api = Api { data, strict: options.strict, reports: kept.map(Record::reports), url: url.clone() };
-    let client = command::prepare(&options.command, &url, trust.ca_path.as_deref())?;
+    let client = || command::prepare(&options.command, &url, options.host.as_deref(), ca_path.as_deref());
+    let client = has_command.then(client).transpose()?;
     let stopped = stop::words(options.exit_on_stdin_close, has_command)?;
 
     front.journal.start(&url, &banner);
     thread::Builder::new().name("loop".to_owned()).spawn(move || api.serve(bridge)).map_err(Failure::no_thread)?;
     front.start(listeners)?;
     if let Some(record) = &record {
-        record.write_ready(&url, addresses[0].port(), trust.ca_path.as_deref())?;
+        record.write_ready(&url, addresses[0].port(), ca_path.as_deref())?;
     }
-    let (ended, word) = wait(client, &stopped, front);
-
-    let exit_code = say_last(front, record.as_ref(), ended.as_ref());
-    if word == Some(Word::CtrlC) {
-        console::hold_window();
-    }
-    Ok(exit_code)
+    Ok(wait(client, &stopped, front, record.as_ref()))
 }
 
-/// Returns the exit code.
-fn say_last(front: &Front, record: Option<&Record>, ended: Option<&Ended>) -> u8 {
+/// Until the client has ended, or without one until somebody says so; then tells what was done. Returns the exit code.
+fn wait(client: Option<Command>, stopped: &Receiver<Word>, front: &Front, record: Option<&Record>) -> u8 {
+    let (mut ended, mut word) = (None, None);
+    if let Some(client) = client {
+        ended = Some(command::run(client, stopped));
+        front.see_off();
+    } else {
+        // An error would be that nothing can say it any more.
+        word = stopped.recv().ok();
+    }
+    if word == Some(Word::StdinClosed) {
+        front.journal.say("stops, since standard input is closed (--exit-on-stdin-close)");
+    }
     let unfinished = front.finish();
     if let Some(Err(error)) = record.map(Record::close) {
         front.journal.say(&format!("warning: cannot remove ready.json: {error}"));
     }
-    let is_ready = front.journal.stop(unfinished, ended);
-    match ended {
-        None => 0,
-        Some(Ended { not_run: Some(code), .. }) => *code,
-        Some(_) if is_ready => 0,
-        Some(_) => 3,
+    let verdict = if front.journal.stop(unfinished, ended.as_ref()) { 0 } else { 3 };
+    if word == Some(Word::CtrlC) {
+        console::hold_window();
     }
+    ended.map_or(0, |ended| ended.not_run.unwrap_or(verdict))
 }
 
-fn check_clock() -> Result<(), Failure> {
-    let advice = "set it: certificates and HTTP need the date";
-    let is_right = SystemTime::now() >= SystemTime::UNIX_EPOCH;
-    is_right.then_some(()).ok_or_else(|| Failure::new("the clock of this machine is before 1970", advice))
-}
-
-/// What a command needs lies there where nothing is to be kept.
-fn passing_folder() -> Result<TempDir, Failure> {
-    TempDir::new().map_err(|error| {
-        Failure::new(format!("cannot make a temporary folder: {error}"), "name a folder with --record")
-    })
-}
-
-/// Until the client has ended, or without one until somebody says so.
-fn wait(client: Option<Command>, stopped: &Receiver<Word>, front: &Front) -> (Option<Ended>, Option<Word>) {
-    let Some(client) = client else {
-        // An error would be that nothing can say it any more.
-        let word = stopped.recv().ok();
-        if word == Some(Word::StdinClosed) {
-            front.journal.say("stops, since standard input is closed (--exit-on-stdin-close)");
+/// How this run speaks TLS, the CA that a client needs for it, and what the banner says of the certificate.
+fn prepare_tls(options: &Options, record: Option<&Record>) -> Result<(Option<Tls>, Option<PathBuf>, String), Failure> {
+    let (config, names, ca_path, about, advice) = match (&options.certificate, &options.key) {
+        _ if options.http => return Ok((None, None, "none: this is plain HTTP".to_owned())),
+        (Some(certificate), Some(key)) => {
+            let path = certificate.display();
+            let (config, warning) = certificate::load(certificate, key)?;
+            let (about, advice) = match warning {
+                None => (path.to_string(), format!("give it the CA that signed {path}, or that file if nobody did")),
+                Some(warning) => {
+                    (format!("{path}; warning: {warning}"), format!("give the server another than {path}: {warning}"))
+                }
+            };
+            (config, Vec::new(), None, about, advice)
         }
-        return (None, word);
+        _ => {
+            let names = certificate::names(options.host.iter().chain(&options.names));
+            let (config, ca_pem) = certificate::make(&names, options.fault)?;
+            let ca_path = record.map(|record| record.write(CERTIFICATE, &ca_pem)).transpose()?;
+            let how = ca_path.as_ref().map(|path| format!("the CA to trust is {}", path.display()));
+            let about = format!("made for this run; {}", how.as_deref().unwrap_or(WITHOUT_RECORD));
+            let advice = match &ca_path {
+                None => HOW_TO_TRUST.to_owned(),
+                Some(path) if options.command.is_empty() => format!("give it the CA in {}", path.display()),
+                Some(_) => "give it the CA that SSL_CERT_FILE names".to_owned(),
+            };
+            (config, names, ca_path, about, advice)
+        }
     };
-    let ended = command::run(client, stopped);
-    front.see_off();
-    (Some(ended), None)
-}
-
-/// How this run speaks TLS, and what a client needs for it.
-struct Trust {
-    tls: Option<Tls>,
-    ca_path: Option<PathBuf>,
-    /// For the banner.
-    about: String,
-}
-
-impl Trust {
-    fn prepare(options: &Options, record: Option<&Record>) -> Result<Trust, Failure> {
-        let (config, names, ca_path, about, advice) = match &options.security {
-            Security::Http => {
-                return Ok(Trust { tls: None, ca_path: None, about: "none: this is plain HTTP".to_owned() });
-            }
-            Security::Own { certificate, key } => {
-                let path = certificate.display();
-                let (config, warning) = certificate::load(certificate, key)?;
-                let about = warning.map_or(path.to_string(), |warning| format!("{path}; warning: {warning}"));
-                let advice = warning
-                    .map_or(format!("give it the CA that signed {path}, or that file if nobody did"), |warning| {
-                        format!("give the server another than {path}: {warning}")
-                    });
-                (config, Vec::new(), None, about, advice)
-            }
-            Security::Made { names } => {
-                let names = certificate::names(options.host.as_ref().into_iter().chain(names));
-                let (config, ca_pem) = certificate::make(&names, options.fault)?;
-                let ca_path = record.map(|record| record.write_certificate(&ca_pem)).transpose()?;
-                let (how, advice) = match ca_path.as_ref().map(|path| path.display()) {
-                    Some(path) if options.command.is_empty() => {
-                        (format!("the CA to trust is {path}"), format!("give it the CA in {path}"))
-                    }
-                    Some(path) => {
-                        (format!("the CA to trust is {path}"), "give it the CA that SSL_CERT_FILE names".to_owned())
-                    }
-                    None => (WITHOUT_RECORD.to_owned(), HOW_TO_TRUST.to_owned()),
-                };
-                (config, names, ca_path, format!("made for this run; {how}"), advice)
-            }
-        };
-        let trust_advice = format!("{advice}, or switch its verification off for tests");
-        Ok(Trust { tls: Some(Tls { config, names, trust_advice }), ca_path, about })
-    }
+    let trust_advice = format!("{advice}, or switch its verification off for tests");
+    Ok((Some(Tls { config, names, trust_advice }), ca_path, about))
 }
 
 const WITHOUT_RECORD: &str = "-- COMMAND runs a client that trusts it, --record DIR writes the CA to trust";
 const HOW_TO_TRUST: &str = "run it by cleaner-test-server -- COMMAND, or start the server with --record DIR and give it \
     the CA in DIR/certificate.pem";
 
-fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, Failure> {
-    let addresses: io::Result<Vec<SocketAddr>> = listeners.iter().map(TcpListener::local_addr).collect();
-    addresses.map_err(|error| Failure::new(format!("cannot tell the port: {error}"), "name one with --port"))
-}
-
 /// What a client on this machine can use: `localhost` where the server listens on it.
 fn url(has_tls: bool, host: Option<&str>, port: u16) -> String {
     let scheme = if has_tls { "https" } else { "http" };
-    let host = match host.map(|host| (host, host.parse::<IpAddr>())) {
-        None => "localhost".to_owned(),
-        Some((_, Ok(IpAddr::V4(address)))) if address.is_unspecified() => "localhost".to_owned(),
-        Some((_, Ok(IpAddr::V6(address)))) if address.is_unspecified() => "[::1]".to_owned(),
-        Some((_, Ok(IpAddr::V6(address)))) => format!("[{address}]"),
-        Some((host, _)) => host.to_owned(),
+    let host = host.unwrap_or("localhost");
+    let host = match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) if address.is_unspecified() => "localhost".to_owned(),
+        Ok(IpAddr::V6(address)) if address.is_unspecified() => "[::1]".to_owned(),
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => host.to_owned(),
     };
     format!("{scheme}://{host}:{port}")
 }

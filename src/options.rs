@@ -4,33 +4,28 @@ use crate::message::Fault;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 #[derive(Debug, Default)]
 pub struct Options {
     pub port: u16,
     /// `None`: both loopback addresses.
     pub host: Option<String>,
-    pub security: Security,
+    /// Plain HTTP, without a certificate.
+    pub http: bool,
+    /// The user's own, and its private key: both or neither.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// What the certificate made for the run is for, beside the usual.
+    pub names: Vec<String>,
     pub data: Option<PathBuf>,
     pub record: Option<PathBuf>,
     pub strict: bool,
-    pub timeout: Duration,
+    pub timeout_seconds: u64,
     pub max_upload_bytes: u64,
     pub exit_on_stdin_close: bool,
     pub fault: Option<Fault>,
     /// A client to run, and its arguments; empty without one.
     pub command: Vec<OsString>,
-}
-
-#[derive(Debug, Default)]
-pub enum Security {
-    #[default]
-    Http,
-    /// With a certificate made for the run, for these names beside the usual.
-    Made { names: Vec<String> },
-    /// With the user's own.
-    Own { certificate: PathBuf, key: PathBuf },
 }
 
 /// What the command line asks for.
@@ -47,29 +42,32 @@ pub enum Action {
 impl Action {
     /// The error is one sentence.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Action, String> {
-        let (port, timeout, max_upload_bytes) = (5000, Duration::from_secs(30), 1 << 30);
-        let mut options = Options { port, timeout, max_upload_bytes, ..Options::default() };
-        let (mut http, mut certificate, mut key, mut names, mut written) = (false, None, None, Vec::new(), None);
-        let mut fault = "none".to_owned();
+        let (port, timeout_seconds, max_upload_bytes) = (5000, 30, 1 << 30);
+        let mut options = Options { port, timeout_seconds, max_upload_bytes, ..Options::default() };
+        let (mut fault, mut written) = ("none".to_owned(), None);
         let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-        options.command = split_off_command(&mut arguments)?;
+        if let Some(dashes) = arguments.iter().position(|argument| argument == "--") {
+            options.command = arguments.split_off(dashes + 1);
+            arguments.pop();
+            if options.command.is_empty() {
+                return Err("-- needs a command behind it, such as -- python client.py".to_owned());
+            }
+        }
         let mut parser = lexopt::Parser::from_args(arguments.clone());
         while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
             use lexopt::Arg::{Long, Short, Value};
             match argument {
                 Long("port") => options.port = number(&mut parser, "--port", 0, u16::MAX.into())? as u16,
                 Long("host") => options.host = Some(text(&mut parser, "--host")?),
-                Long("http") => http = true,
-                Long("cert") => certificate = Some(path(&mut parser, "--cert")?),
-                Long("key") => key = Some(path(&mut parser, "--key")?),
-                Long("name") => names.push(name(&text(&mut parser, "--name")?)?),
+                Long("http") => options.http = true,
+                Long("cert") => options.certificate = Some(path(&mut parser, "--cert")?),
+                Long("key") => options.key = Some(path(&mut parser, "--key")?),
+                Long("name") => options.names.push(name(&text(&mut parser, "--name")?)?),
                 Long("data") => options.data = Some(path(&mut parser, "--data")?),
                 Long("write-data") => written = Some(path(&mut parser, "--write-data")?),
                 Long("record") => options.record = Some(path(&mut parser, "--record")?),
                 Long("strict") => options.strict = true,
-                Long("timeout") => {
-                    options.timeout = Duration::from_secs(number(&mut parser, "--timeout", 1, MAX_TIMEOUT_SECONDS)?);
-                }
+                Long("timeout") => options.timeout_seconds = number(&mut parser, "--timeout", 1, MAX_TIMEOUT_SECONDS)?,
                 Long("max-upload") => options.max_upload_bytes = size(&text(&mut parser, "--max-upload")?)?,
                 Long("exit-on-stdin-close") => options.exit_on_stdin_close = true,
                 Long("fault") => fault = text(&mut parser, "--fault")?,
@@ -77,18 +75,13 @@ impl Action {
                 Long("version") | Short('V') => return Ok(Action::Print(VERSION)),
                 Long(name) => return Err(unknown(&format!("--{name}"))),
                 Short(name) => return Err(unknown(&format!("-{name}"))),
-                Value(word) => {
-                    return Err(format!("{} is no option; a command goes behind --; see --help", word.display()));
-                }
+                Value(word) => return Err(format!("{} is no option; a command goes behind --", word.display())),
             }
         }
-        options.security = security(http, certificate, key, names)?;
-        let faults = faults(&fault, &options)?;
-        if !options.command.is_empty() && (options.exit_on_stdin_close || written.is_some()) {
-            let option = if written.is_some() { "--write-data" } else { "--exit-on-stdin-close" };
-            return Err(format!("{option} goes with no command: leave it out, or -- and what is behind it"));
-        }
+        let named = Fault::ALL.iter().filter(|(_, own, _)| [own, "all"].contains(&fault.as_str()));
+        let faults: Vec<Fault> = named.map(|(fault, ..)| *fault).collect();
         options.fault = faults.first().copied();
+        options.check(&fault, &faults, written.is_some())?;
         Ok(match written {
             Some(folder) => Action::WriteData(folder),
             None if faults.len() > 1 => Action::ServeEach(options, arguments),
@@ -97,51 +90,30 @@ impl Action {
     }
 }
 
-fn split_off_command(arguments: &mut Vec<OsString>) -> Result<Vec<OsString>, String> {
-    let Some(dashes) = arguments.iter().position(|argument| argument == "--") else { return Ok(Vec::new()) };
-    let command = arguments.split_off(dashes + 1);
-    arguments.pop();
-    let is_there = !command.is_empty();
-    is_there.then_some(command).ok_or_else(|| "-- needs a command behind it, such as -- python client.py".to_owned())
-}
-
-fn security(
-    http: bool,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    names: Vec<String>,
-) -> Result<Security, String> {
-    if !names.is_empty() && (http || certificate.is_some() || key.is_some()) {
-        return Err(
-            "--name is for the certificate made for the run, and goes with neither --http nor --cert".to_owned()
-        );
-    }
-    let mistake = match (http, certificate, key) {
-        (true, None, None) => return Ok(Security::Http),
-        (false, None, None) => return Ok(Security::Made { names }),
-        (false, Some(certificate), Some(key)) => return Ok(Security::Own { certificate, key }),
-        (true, ..) => "--http serves without --cert and --key",
-        (_, Some(_), None) => "--cert is given without --key",
-        (_, None, Some(_)) => "--key is given without --cert",
-    };
-    let both = "give both: --cert is the certificate, --key its private key; with --http neither makes sense";
-    Err(format!("{mistake}\n{both}"))
-}
-
-/// One, all, or with "none" none.
-fn faults(name: &str, options: &Options) -> Result<Vec<Fault>, String> {
-    let named = Fault::ALL.iter().filter(|(_, own, _)| [own, "all"].contains(&name));
-    let faults: Vec<Fault> = named.map(|(fault, ..)| *fault).collect();
-    let is_made = matches!(options.security, Security::Made { .. });
-    if faults.is_empty() && name != "none" {
+impl Options {
+    /// Whether all that was given goes together. `faults`: one, all, or with "none" none.
+    fn check(&self, fault: &str, faults: &[Fault], writes_data: bool) -> Result<(), String> {
+        let has_command = !self.command.is_empty();
+        let has_own = self.certificate.is_some() || self.key.is_some();
+        let makes_none = self.http || has_own;
         let names = Fault::ALL.map(|(_, name, _)| name).join(", ");
-        return Err(format!("there is no fault {name:?}\n--fault takes one of {names}, or none, or all"));
-    } else if faults.len() > 1 && options.command.is_empty() {
-        return Err("--fault all needs a client to run, such as --fault all -- python client.py".to_owned());
-    } else if !is_made && faults.iter().any(|fault| fault.is_of_certificate()) {
-        return Err(format!("--fault {name} makes the certificate, and goes with neither --http nor --cert"));
+        let unknown = format!("there is no fault {fault:?}\n--fault takes one of {names}, or none, or all");
+        let no_client = "--fault all needs a client to run, such as --fault all -- python client.py";
+        let of_certificate = format!("--fault {fault} makes the certificate, and {NEITHER}");
+        let mistakes = [
+            (self.http && has_own, format!("--http serves without --cert and --key\n{BOTH}")),
+            (has_own && self.key.is_none(), format!("--cert is given without --key\n{BOTH}")),
+            (has_own && self.certificate.is_none(), format!("--key is given without --cert\n{BOTH}")),
+            (makes_none && !self.names.is_empty(), format!("--name is for a certificate made here, and {NEITHER}")),
+            (faults.is_empty() && fault != "none", unknown),
+            (faults.len() > 1 && !has_command, no_client.to_owned()),
+            (makes_none && faults.iter().any(|fault| fault.is_of_certificate()), of_certificate),
+            (has_command && writes_data, format!("--write-data {NO_COMMAND}")),
+            (has_command && self.exit_on_stdin_close, format!("--exit-on-stdin-close {NO_COMMAND}")),
+        ];
+        let sentence = mistakes.into_iter().find_map(|(is_made, sentence)| is_made.then_some(sentence));
+        sentence.map_or(Ok(()), Err)
     }
-    Ok(faults)
 }
 
 /// What a certificate can be for.
@@ -201,6 +173,9 @@ fn unknown(name: &str) -> String {
     }
 }
 
+const BOTH: &str = "give both: --cert is the certificate, --key its private key; with --http neither makes sense";
+const NEITHER: &str = "goes with neither --http nor --cert";
+const NO_COMMAND: &str = "goes with no command: leave it out, or -- and what is behind it";
 /// A day: longer than anybody waits, and short enough for every clock.
 const MAX_TIMEOUT_SECONDS: u64 = 86_400;
 

@@ -16,25 +16,20 @@ pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Re
     let console = Console::open(true)?;
     let names: Vec<&str> = ["none"].into_iter().chain(Fault::ALL.map(|(_, name, _)| name)).collect();
     let (count, mut unready, mut rows) = (names.len(), None, String::new());
-    console.print(&format!(
-        "The client runs {count} times, without a fault and then with each; that may take a minute.\n"
-    ));
+    console.print(&format!("The client runs {count} times, without a fault and with each; that may take a minute.\n"));
     for (number, name) in (1..).zip(names) {
         console.print(&format!("{number} of {count}  {name}: the client runs ..."));
         // Of an option that is there twice, the last holds.
         let mut options = [given, &["--fault".into(), name.into()]].concat();
         options.extend(record.into_iter().flat_map(|folder| ["--record".into(), folder.join(name).into()]));
-        let (status, said) = serve(&[&options[..], &["--".into()], client].concat()).map_err(|error| {
-            Failure::new(format!("cannot run this program again: {error}"), "name one fault instead of all")
-        })?;
+        let served = serve(&[&options[..], &["--".into()], client].concat());
+        let failed = Failure::of("cannot run this program again", "name one fault instead of all");
+        let (status, said) = served.map_err(failed)?;
         let verdict = match status.code() {
             Some(0) => "ready",
             Some(3) => "NOT READY",
             code => {
-                console.print(&said);
-                if code.is_none() {
-                    console.print(&format!("the run with --fault {name} was ended: {status}"));
-                }
+                console.print(&format!("{said}\nthe run with --fault {name} has ended: {status}"));
                 console.close();
                 return Ok(code.and_then(|code| code.try_into().ok()).unwrap_or(125));
             }

@@ -2,7 +2,7 @@
 
 use crate::text::Failure;
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 /// Why the program is to end.
@@ -17,30 +17,24 @@ pub enum Word {
 
 /// `has_client`: a second Ctrl+C ends that, and not this program.
 pub fn words(on_stdin_close: bool, has_client: bool) -> Result<Receiver<Word>, Failure> {
-    let (stop, stopped) = sync_channel(1);
-    let advice = "close other programs, or start it from another shell";
-    on_signal(stop.clone(), has_client)
-        .map_err(|error| Failure::new(format!("cannot watch for Ctrl+C: {error}"), advice))?;
+    let (stop, stopped) = channel();
+    let failed = Failure::of("cannot watch for Ctrl+C", "close other programs, or start it from another shell");
+    on_signal(stop.clone(), has_client).map_err(failed)?;
     if on_stdin_close {
         // Standard input closes when the program that started this one ends, however it ends.
         let wait = move || {
             // An error is an end too: nothing can come from there any more.
             io::copy(&mut io::stdin(), &mut io::sink()).ok();
-            say(&stop, Word::StdinClosed);
+            stop.send(Word::StdinClosed).ok();
         };
         thread::Builder::new().name("stdin".to_owned()).spawn(wait).map_err(Failure::no_thread)?;
     }
     Ok(stopped)
 }
 
-fn say(stop: &SyncSender<Word>, word: Word) {
-    // Where it does not get through, one has been said before.
-    stop.try_send(word).ok();
-}
-
 /// Ctrl+C, SIGTERM or SIGHUP. A second Ctrl+C ends the program at once.
 #[cfg(unix)]
-fn on_signal(stop: SyncSender<Word>, has_client: bool) -> io::Result<()> {
+fn on_signal(stop: Sender<Word>, has_client: bool) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     use std::sync::{Arc, atomic::AtomicBool};
 
@@ -56,7 +50,7 @@ fn on_signal(stop: SyncSender<Word>, has_client: bool) -> io::Result<()> {
     // A file that grows beyond `ulimit -f` is an error like a full disk, and not the end.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let word = |signal| if signal == SIGINT { Word::CtrlC } else { Word::Terminated };
-    let wait = move || signals.forever().for_each(|signal| say(&stop, word(signal)));
+    let wait = move || signals.forever().map(word).try_for_each(|word| stop.send(word));
     thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
 }
 
@@ -64,23 +58,22 @@ fn on_signal(stop: SyncSender<Word>, has_client: bool) -> io::Result<()> {
 /// it, and cannot set a trap for a signal that it was started to ignore (POSIX, "trap").
 #[cfg(unix)]
 fn is_hangup_ignored() -> bool {
-    if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
-        let ignored =
-            status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-        return ignored.is_some_and(|mask| mask & 1 << (signal_hook::consts::SIGHUP - 1) != 0);
-    }
-    let ask = std::process::Command::new("/bin/sh").args(["-c", "trap 'exit 1' HUP; kill -HUP $$"]).status();
-    ask.is_ok_and(|status| status.success())
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        let ask = std::process::Command::new("/bin/sh").args(["-c", "trap 'exit 1' HUP; kill -HUP $$"]).status();
+        return ask.is_ok_and(|status| status.success());
+    };
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 << (signal_hook::consts::SIGHUP - 1) != 0)
 }
 
 /// Ctrl+C, or the console window closed, from which simple_sigh cannot tell Ctrl+Break.
 #[cfg(windows)]
-fn on_signal(stop: SyncSender<Word>, _has_client: bool) -> io::Result<()> {
+fn on_signal(stop: Sender<Word>, _has_client: bool) -> io::Result<()> {
     let failed = |error| io::Error::other(format!("{error}"));
     simple_sigh::init().map_err(failed)?;
     let handle = move |event| {
         let is_closed = matches!(event, simple_sigh::SigType::Term);
-        say(&stop, if is_closed { Word::Terminated } else { Word::CtrlC });
+        stop.send(if is_closed { Word::Terminated } else { Word::CtrlC }).ok();
         // Once the window is closed, Windows ends the program as soon as this returns. So it does not return: the end
         // of `main` ends this thread too.
         while is_closed {

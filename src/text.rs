@@ -14,8 +14,13 @@ impl Failure {
         Failure { what: what.into(), advice: advice.into() }
     }
 
+    /// Of an attempt, whose error stands behind `what`.
+    pub fn of<E: Display>(what: impl Display, advice: &str) -> impl FnOnce(E) -> Failure {
+        move |error| Failure::new(format!("{what}: {error}"), advice)
+    }
+
     pub fn no_thread(error: io::Error) -> Failure {
-        Failure::new(format!("cannot start a thread: {error}"), "close other programs")
+        Failure::of("cannot start a thread", "close other programs")(error)
     }
 }
 

@@ -15,9 +15,6 @@ pub struct Checklist {
     has_met_fault: bool,
     /// In the order of `STEPS`.
     tallies: [Tally; 3],
-    /// For a step and its ids, the number of the last request that met the fault, and of the last that did not. They are
-    /// told in another order than they came.
-    lasts: BTreeMap<(usize, String), [u64; 2]>,
     /// What has gone out of each state of a file.
     downloads: BTreeMap<String, Coverage>,
     mistakes: Vec<Mistake>,
@@ -34,6 +31,9 @@ struct Tally {
     counts: [u64; 5],
     /// Once it was done right.
     is_done: bool,
+    /// For its ids, the number of the last request that met the fault, and of the last that did not. They are told in
+    /// another order than they came.
+    lasts: BTreeMap<String, [u64; 2]>,
 }
 
 /// What the client did wrong, told once however often it happens.
@@ -95,7 +95,7 @@ impl Checklist {
         tally.is_done |= is_good;
         let ids = request.as_ref().map(|request| request.ids().join(", ")).unwrap_or_default();
         let has_passed = is_good || !is_on_purpose;
-        let last = &mut self.lasts.entry((step as usize, ids)).or_default()[usize::from(has_passed)];
+        let last = &mut tally.lasts.entry(ids).or_default()[usize::from(has_passed)];
         *last = exchange.number.max(*last);
         let (name, ..) = STEPS[step as usize];
         for complaint in complaints {
@@ -103,19 +103,22 @@ impl Checklist {
         }
     }
 
-    /// A connection that came to no request. What its sentence advises is no part of the cause.
-    pub fn count_connection(&mut self, sentence: &str) {
-        self.has_begun = true;
-        self.note(CONNECTION, cause(sentence), format!("{CONNECTION}: {sentence}"));
-    }
-
-    /// What to tell of such a connection where the certificate is wrong on purpose, and the client has seen it.
-    pub fn refusal(&mut self, sentence: &str) -> Option<String> {
-        let fault = self.fault.filter(|fault| fault.is_of_certificate())?;
+    /// A connection that came to no request. Returns what is to be told of it, and whether it was a mistake: where the
+    /// certificate is wrong on purpose, it is none to refuse it.
+    pub fn count_connection(&mut self, sentence: &str, is_mistake: bool) -> (String, bool) {
         let is_refusal = ["not trust the certificate", "has expired"].iter().any(|word| sentence.contains(word));
-        self.has_begun |= is_refusal;
-        self.has_met_fault |= is_refusal;
-        is_refusal.then(|| format!("{}: it is wrong on purpose (--fault {})", cause(sentence), fault.name()))
+        let fault = self.fault.filter(|fault| is_refusal && fault.is_of_certificate());
+        self.has_begun |= is_mistake || fault.is_some();
+        self.has_met_fault |= fault.is_some();
+        // What the sentence advises is no part of the cause.
+        let cause = cause(sentence);
+        if let Some(fault) = fault {
+            return (format!("{cause}: it is wrong on purpose (--fault {})", fault.name()), false);
+        }
+        if is_mistake {
+            self.note(CONNECTION, cause, format!("{CONNECTION}: {sentence}"));
+        }
+        (sentence.to_owned(), is_mistake)
     }
 
     fn note(&mut self, kind: &'static str, what: &str, reason: String) {
@@ -151,25 +154,23 @@ impl Checklist {
 
     /// For the console: what has been done.
     pub fn text(&self) -> String {
-        let mut text = "\nWhat the client did:".to_owned();
+        let mut lines = vec!["\nWhat the client did:".to_owned()];
         for ((name, ..), Tally { counts, .. }) in STEPS.iter().zip(&self.tallies) {
-            text.push_str(&format!("\n  {name:<9} {}", times(counts[0])));
-            for ((_, what), count) in COUNTS.iter().zip(counts).skip(1).filter(|(_, count)| **count > 0) {
-                text.push_str(&format!(", {} {what}", grouped(*count)));
-            }
+            let told = COUNTS.iter().zip(counts).skip(1).filter(|(_, count)| **count > 0);
+            let told: String = told.map(|((_, what), count)| format!(", {} {what}", grouped(*count))).collect();
+            lines.push(format!("{name:<9} {}{told}", times(counts[0])));
         }
-        for Mistake { kind, what, times: number, .. } in self.beside() {
-            text.push_str(&format!("\n  {kind}, {}: {what}", times(*number)));
-        }
+        let told = |mistake: &Mistake| format!("{}, {}: {}", mistake.kind, times(mistake.times), mistake.what);
+        lines.extend(self.beside().map(told));
         if self.server_failures > 0 {
             let answers = counted(self.server_failures, "answer");
-            text.push_str(&format!("\n  {answers} failed on the server's side: see above"));
+            lines.push(format!("{answers} failed on the server's side: see above"));
         }
         if self.unfinished > 0 {
             let requests = counted(self.unfinished as u64, "request");
-            text.push_str(&format!("\n  not counted: {requests} still on the way at the end"));
+            lines.push(format!("not counted: {requests} still on the way at the end"));
         }
-        text
+        lines.join("\n  ")
     }
 
     /// The same for the journal.
@@ -192,10 +193,9 @@ impl Checklist {
         let code = ended.and_then(|ended| ended.exit_code).filter(|_| self.has_met_fault);
         // Below 0 Windows says that it crashed.
         let has_noticed = code.is_some_and(|code| code > 0);
-        let swallowed = code.filter(|code| *code == 0 && self.falls_short()).map(|_| match self.fault {
-            Some(fault) if fault.is_of_certificate() => REFUSED_IN_SILENCE.to_owned(),
-            _ => SWALLOWED.to_owned(),
-        });
+        let is_of_certificate = self.fault.is_some_and(Fault::is_of_certificate);
+        let swallowed = if is_of_certificate { REFUSED_IN_SILENCE } else { SWALLOWED };
+        let swallowed = (code == Some(0) && self.falls_short()).then(|| swallowed.to_owned());
         // A client that has done its steps may have tried connections that it did not need.
         let lacks_step = !has_noticed && self.tallies.iter().any(|tally| tally.counts[0] == 0);
         let mistakes = self.mistakes.iter().filter(|mistake| lacks_step || mistake.kind != CONNECTION);
@@ -204,7 +204,7 @@ impl Checklist {
             Some(Ended { not_run: Some(_), .. }) => Vec::new(),
             Some(_) if !self.has_begun => vec![NOTHING_CAME.to_owned()],
             None if !self.has_begun => vec!["no request came".to_owned()],
-            _ if has_noticed || self.fault.is_some_and(Fault::is_of_certificate) => mistakes.collect(),
+            _ if has_noticed || is_of_certificate => mistakes.collect(),
             _ => mistakes.chain((0..STEPS.len()).filter_map(|index| self.shortfall(index))).collect(),
         };
         let trouble = ended.filter(|_| !has_noticed).and_then(|ended| ended.trouble.clone());
@@ -243,20 +243,19 @@ impl Checklist {
     /// Why a step is not done, where no mistake says it.
     fn shortfall(&self, index: usize) -> Option<String> {
         let (name, done, request) = STEPS[index];
-        let Tally { counts: [requests, .., cut], is_done } = self.tallies[index];
+        let Tally { counts: [requests, .., cut], is_done, lasts } = &self.tallies[index];
         let most = self.downloads.values().max_by_key(|download| download.bytes());
         let why = match most.filter(|download| index == Step::Download as usize && !download.has_all()) {
-            _ if is_done => {
-                let given_up = self.lasts.iter().find(|((step, _), [met, passed])| *step == index && met > passed);
-                let ((_, ids), _) = given_up?;
+            _ if *is_done => {
+                let (ids, _) = lasts.iter().find(|(_, [met, passed])| met > passed)?;
                 let which = if ids.is_empty() { String::new() } else { format!(" (id={})", shown(ids)) };
                 format!("a request that met the fault was not tried again{which}")
             }
-            _ if requests == 0 => format!("never {done}; send {request}"),
+            _ if *requests == 0 => format!("never {done}; send {request}"),
             Some(download) => download.told(),
             _ if self.mistakes.iter().any(|mistake| mistake.kind == name) => return None,
             _ if self.has_met_fault => "no answer was a good one".to_owned(),
-            _ if cut > 0 => "the client did not take all of the answer".to_owned(),
+            _ if *cut > 0 => "the client did not take all of the answer".to_owned(),
             _ => "no answer was a good one: see above".to_owned(),
         };
         Some(format!("{name}: {why}"))
@@ -510,7 +509,7 @@ mod tests {
     #[test]
     fn a_connection_that_failed_is_a_reason_where_a_step_is_missing() {
         let mut checklist = Checklist::default();
-        checklist.count_connection("does not trust the certificate: give it the CA");
+        checklist.count_connection("does not trust the certificate: give it the CA", true);
         let reasons = checklist.reasons(None);
         assert_eq!(reasons[0], "connection: does not trust the certificate: give it the CA");
         assert_eq!(reasons.len(), 4);
@@ -574,10 +573,11 @@ mod tests {
         assert_eq!(reasons_with(Fault::Expired, 0, all_steps(), vec![]), [accepted]);
         for (code, expected) in [(0, vec![REFUSED_IN_SILENCE]), (1, vec![])] {
             let mut checklist = Checklist::new(Some(Fault::WrongHost));
-            let told = checklist.refusal("does not trust the certificate (TLS alert bad_certificate): give it the CA");
             let cause = "does not trust the certificate (TLS alert bad_certificate)";
-            assert_eq!(told, Some(format!("{cause}: it is wrong on purpose (--fault wrong-host)")));
-            assert_eq!(checklist.refusal("connected and closed again without a word"), None);
+            let told = checklist.count_connection(&format!("{cause}: give it the CA"), true);
+            assert_eq!(told, (format!("{cause}: it is wrong on purpose (--fault wrong-host)"), false));
+            let probe = "connected and closed again without a word";
+            assert_eq!(checklist.count_connection(probe, false), (probe.to_owned(), false));
             let ended = Ended { command: Vec::new(), exit_code: Some(code), trouble: None, not_run: None };
             assert_eq!(checklist.reasons(Some(&ended)), expected);
         }

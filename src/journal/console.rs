@@ -115,9 +115,10 @@ pub fn hold_window() {
     }
 }
 
-/// For --help, --version and --write-data, whose output is all that they are for.
-pub fn print_now(text: &str) {
+/// For --help, --version and --write-data, whose output is all that they are for. Returns the exit code.
+pub fn print_now(text: &str) -> u8 {
     writeln!(io::stdout(), "{text}").ok();
+    0
 }
 
 /// Some five thousand lines.

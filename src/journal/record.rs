@@ -32,9 +32,7 @@ impl Record {
             }
             TryLockError::Error(error) => unusable(&folder, &error),
         })?;
-        let mut stale = [READY, CERTIFICATE, TRUSTSTORE].into_iter();
-        let cleared = stale.try_for_each(|name| remove(&folder.join(name))).and_then(|()| remove_incoming(&folder));
-        cleared.map_err(|error| unusable(&folder, &error))?;
+        clear(&folder, &[READY, CERTIFICATE, TRUSTSTORE]).map_err(|error| unusable(&folder, &error))?;
         Ok(Record { folder, _lock: lock, ready: OnceCell::new() })
     }
 
@@ -44,11 +42,6 @@ impl Record {
 
     pub fn reports(&self) -> Reports {
         Reports { folder: self.folder.join(REPORTS), numbers: RefCell::default() }
-    }
-
-    /// The CA to trust. Returns the file's path.
-    pub fn write_certificate(&self, pem: &str) -> Result<PathBuf, Failure> {
-        self.write(CERTIFICATE, pem)
     }
 
     /// Says that connections are accepted, and how to make one.
@@ -65,13 +58,12 @@ impl Record {
     /// Says that the server has stopped, and removes what is not whole; unless the folder has been made anew meanwhile
     /// and is another server's.
     pub fn close(&self) -> io::Result<()> {
-        let ready = self.folder.join(READY);
-        let is_own = fs::read_to_string(&ready).is_ok_and(|text| self.ready.get() == Some(&text));
-        if is_own { remove(&ready).and_then(|()| remove_incoming(&self.folder)) } else { Ok(()) }
+        let ready = fs::read_to_string(self.folder.join(READY)).ok();
+        if ready.as_ref() == self.ready.get() { clear(&self.folder, &[READY]) } else { Ok(()) }
     }
 
-    /// Whoever sees the file sees all of it.
-    fn write(&self, name: &str, content: &str) -> Result<PathBuf, Failure> {
+    /// Returns the file's path. Whoever sees the file sees all of it.
+    pub fn write(&self, name: &str, content: &str) -> Result<PathBuf, Failure> {
         let path = self.folder.join(name);
         let write = || {
             let mut file = begin_file(&self.folder)?;
@@ -153,13 +145,14 @@ fn safe_name(sent: &str) -> String {
     let last = sent.rsplit(['/', '\\']).next().unwrap_or_default();
     let mut name = String::new();
     for character in last.chars() {
-        let before = name.chars().next_back().filter(|before| before.is_alphanumeric() || is_mark(*before));
-        if let Some(composed) = before.and_then(|letter| composed(letter, character)) {
-            name.pop();
-            name.push(composed);
-        } else {
-            let is_safe = character.is_alphanumeric() || before.is_some() && is_mark(character);
-            name.push(if is_safe || " -_.,+()[]@=".contains(character) { character } else { '_' });
+        let is_within_word = name.ends_with(|before: char| before.is_alphanumeric() || is_mark(before));
+        let is_safe = character.is_alphanumeric() || is_within_word && is_mark(character);
+        name.push(if is_safe || " -_.,+()[]@=".contains(character) { character } else { '_' });
+    }
+    // macOS writes letters with a mark as two; those of other languages stay as they come.
+    for (mark, letters, composed) in COMPOSED {
+        for (letter, composed) in letters.chars().zip(composed.chars()) {
+            name = name.replace(&format!("{letter}{mark}"), &composed.to_string());
         }
     }
     let name = name.trim_start_matches(['.', ' ']).trim_end_matches(['.', ' ']);
@@ -179,25 +172,18 @@ fn is_mark(character: char) -> bool {
     character.escape_debug().len() > 1 && text.escape_debug().eq(text.chars())
 }
 
-/// macOS writes the letters of these languages in two; others stay as they come.
-fn composed(letter: char, mark: char) -> Option<char> {
-    let (_, letters, composed) = COMPOSED.iter().find(|(own, ..)| *own == mark)?;
-    letters.chars().zip(composed.chars()).find(|(own, _)| *own == letter).map(|(_, composed)| composed)
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Of this folder and of its reports.
-fn remove_incoming(folder: &Path) -> io::Result<()> {
+/// Removes these files, and those in the folder and its reports that are not whole.
+fn clear(folder: &Path, names: &[&str]) -> io::Result<()> {
+    let files = names.iter().map(|name| folder.join(name));
     for entry in fs::read_dir(folder)?.chain(fs::read_dir(folder.join(REPORTS))?) {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(INCOMING) {
-            remove(&entry.path())?;
+        let is_stale = files.clone().any(|file| file == entry.path());
+        if is_stale || entry.file_name().to_string_lossy().starts_with(INCOMING) {
+            match fs::remove_file(entry.path()) {
+                // What is not whole goes by itself too.
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
     }
     Ok(())
@@ -219,7 +205,8 @@ fn unusable(folder: &Path, error: &io::Error) -> Failure {
 const READY: &str = "ready.json";
 /// For Java (command.rs).
 const TRUSTSTORE: &str = "truststore.jks";
-const CERTIFICATE: &str = "certificate.pem";
+/// The CA to trust.
+pub const CERTIFICATE: &str = "certificate.pem";
 const LOCK: &str = ".lock";
 const REPORTS: &str = "reports";
 /// Begins the names of files on their way; no kept file's name begins with a dot.
