@@ -96,7 +96,7 @@ fn main() -> ExitCode {
         }
     };
     done.unwrap_or_else(|failure| {
-        console::print_failure(&failure);
+        console::print_failure(&failure.0);
         cannot_start
     })
     .into()
@@ -117,7 +117,7 @@ fn run(options: Options) -> Result<u8, Failure> {
     let listeners = listen::listen(options.host.as_deref(), options.port)?;
     let addresses = addresses(&listeners)?;
     let url = url(trust.tls.is_some(), options.host.as_deref(), addresses[0].port());
-    let banner = banner(&url, &addresses, &data, &trust.about, options.fault)?;
+    let banner = banner(&url, &addresses, &data, &trust.about, options.fault);
 
     let bridge = Bridge::open().map_err(|error| {
         let advice = "allow it connections to 127.0.0.1, and more open files";
@@ -265,16 +265,10 @@ fn url(has_tls: bool, host: Option<&str>, port: u16) -> String {
     format!("{scheme}://{host}:{port}")
 }
 
-fn banner(
-    url: &str,
-    addresses: &[SocketAddr],
-    data: &Data,
-    certificate: &str,
-    fault: Option<Fault>,
-) -> Result<String, Failure> {
+fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str, fault: Option<Fault>) -> String {
     // A client can send that address as it stands.
     let id = data.task_ids().ok().flatten().and_then(|ids| ids.into_iter().next()).unwrap_or("N".to_owned());
-    let data = data.describe().map_err(|what| Failure::new(what, "mend the data folder"))?.join("\n             ");
+    let data = data.about.join("\n             ");
     let listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut banner = format!(
         "cleaner-test-server {}: for tests of clients, never for production\n\n  \
@@ -296,5 +290,5 @@ fn banner(
         banner.push_str(&format!("Fault        {}: {whom} gets {}, on purpose\n", fault.name(), fault.what()));
     }
     banner.push_str("Stop         Ctrl+C\n");
-    Ok(banner)
+    banner
 }

@@ -13,6 +13,8 @@ pub struct Data {
     folder: Option<PathBuf>,
     /// The built-in download counts as modified then.
     started: SystemTime,
+    /// For the banner.
+    pub about: Vec<String>,
 }
 
 /// The file that a client is to download.
@@ -35,21 +37,42 @@ impl Data {
     pub fn open(folder: Option<PathBuf>) -> Result<Data, Failure> {
         let is_ours = |beside: &PathBuf| [TASKS, REPORT].iter().any(|name| beside.join(name).exists());
         let folder = folder.or_else(|| beside_executable().filter(is_ours));
-        let data = Data { folder, started: SystemTime::now() };
-        data.check().map_err(|what| Failure::new(what, "mend it, or write a fresh folder with --write-data DIR"))?;
-        Ok(data)
+        let data = Data { folder, started: SystemTime::now(), about: Vec::new() };
+        let about = data.look_through();
+        let advice = "mend it, or write a fresh folder with --write-data DIR";
+        about.map(|about| Data { about, ..data }).map_err(|what| Failure::new(what, advice))
     }
 
-    fn check(&self) -> Result<(), String> {
-        if let Some(folder) = self.folder.as_ref().filter(|folder| !folder.is_dir()) {
+    /// Returns where the data comes from, and what is there beyond the usual.
+    fn look_through(&self) -> Result<Vec<String>, String> {
+        let Some(folder) = &self.folder else {
+            let mut lines = vec!["built in (--write-data DIR writes a copy that you can change)".to_owned()];
+            let why = format!("is not served: it holds neither {TASKS} nor {REPORT}");
+            lines.extend(beside_executable().map(|other| format!("{} {why}", other.display())));
+            return Ok(lines);
+        };
+        if !folder.is_dir() {
             return Err(format!("{} is not a folder", folder.display()));
         }
         let ids = self.task_ids()?;
         self.report(None)?;
-        if self.folder.is_some() && self.downloads(&ids)?.0.is_empty() {
+        let (own, common) = self.downloads(&ids)?;
+        if own.is_empty() {
             self.download(None, &ids)?;
         }
-        self.own_reports()?.iter().try_for_each(|name| self.json(name).map(drop))
+        let mut lines = vec![folder.display().to_string()];
+        lines.extend(own.iter().map(|name| format!("{name} is the download for task {}", stem(name))));
+        for name in self.file_names()? {
+            if let Some(id) = report_id(&name) {
+                self.json(&name)?;
+                lines.push(format!("{name} answers reports on task {id}"));
+            }
+        }
+        lines.extend(several(&common));
+        if ids.is_none() {
+            lines.push(format!("warning: {TASKS} has no list \"tasks\", so the ids that clients send are not checked"));
+        }
+        Ok(lines)
     }
 
     /// The body of the answer to GET /tasks.
@@ -65,20 +88,15 @@ impl Data {
 
     /// The body of the answer to a report on task `id`: from the task's own file if there is one.
     pub fn report(&self, id: Option<&str>) -> Result<Vec<u8>, String> {
-        let own = self.own_reports()?.into_iter().find(|name| id.is_some() && report_id(name) == id);
+        let own = self.file_names()?.into_iter().find(|name| id.is_some() && report_id(name) == id);
         Ok(self.json(own.as_deref().unwrap_or(REPORT))?.0)
     }
 
     /// The download for task `id`, else the one for all tasks.
     pub fn download(&self, id: Option<&str>, ids: &Ids) -> Result<Download, String> {
         let Some(folder) = &self.folder else {
-            return Ok(Download {
-                name: DOWNLOAD.to_owned(),
-                file: None,
-                length_bytes: BUILT_IN_DOWNLOAD.len() as u64,
-                modified: self.started,
-                warning: None,
-            });
+            let (length_bytes, modified) = (BUILT_IN_DOWNLOAD.len() as u64, self.started);
+            return Ok(Download { name: DOWNLOAD.to_owned(), file: None, length_bytes, modified, warning: None });
         };
         let (own, common) = self.downloads(ids)?;
         let asked_for = |name: &&String| id.is_some_and(|id| stem(name) == id);
@@ -98,28 +116,6 @@ impl Data {
         open().map_err(|error| unreadable(&path, &error))
     }
 
-    /// What the banner says about the data: where it comes from, and what is there beyond the usual.
-    pub fn describe(&self) -> Result<Vec<String>, String> {
-        let Some(folder) = &self.folder else {
-            let mut lines = vec!["built in (--write-data DIR writes a copy that you can change)".to_owned()];
-            let why = format!("is not served: it holds neither {TASKS} nor {REPORT}");
-            lines.extend(beside_executable().map(|other| format!("{} {why}", other.display())));
-            return Ok(lines);
-        };
-        let mut lines = vec![folder.display().to_string()];
-        let ids = self.task_ids()?;
-        let (own, common) = self.downloads(&ids)?;
-        lines.extend(own.iter().map(|name| format!("{name} is the download for task {}", stem(name))));
-        for name in self.own_reports()? {
-            lines.push(format!("{name} answers reports on task {}", report_id(&name).unwrap_or_default()));
-        }
-        lines.extend(several(&common));
-        if ids.is_none() {
-            lines.push(format!("warning: {TASKS} has no list \"tasks\", so the ids that clients send are not checked"));
-        }
-        Ok(lines)
-    }
-
     /// The files for one task each, and the files for all tasks, by name.
     fn downloads(&self, ids: &Ids) -> Result<(Vec<String>, Vec<String>), String> {
         let ids = ids.as_deref().unwrap_or_default();
@@ -127,11 +123,6 @@ impl Data {
         let is_answer = |name: &String| [TASKS, REPORT].iter().any(|answer| name.starts_with(answer));
         let is_download = |name: &String| !is_answer(name) && report_id(name).is_none();
         Ok(self.file_names()?.into_iter().filter(is_download).partition(|name| ids.iter().any(|id| stem(name) == id)))
-    }
-
-    /// The names of the files `report-N.json`.
-    fn own_reports(&self) -> Result<Vec<String>, String> {
-        Ok(self.file_names()?.into_iter().filter(|name| report_id(name).is_some()).collect())
     }
 
     /// The bytes of a file that is to be JSON, as they are, and what they say.
