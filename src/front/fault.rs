@@ -29,7 +29,7 @@ pub fn unavailable(other: Reply) -> Reply {
 
 /// Sends what the fault, if any, makes of an answer. `omits_body`: it is the answer to HEAD.
 pub fn send_with(fault: Option<Fault>, stream: &mut Stream, reply: &mut Reply, omits_body: bool) -> Sent {
-    let length = reply.body.length_bytes();
+    let length = reply.length_bytes;
     match fault {
         Some(Fault::Reset) => {
             stream.socket.reset_at_end();
