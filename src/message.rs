@@ -43,11 +43,9 @@ impl Request {
 
     /// The target without the scheme and host that clients of a proxy put before it (RFC 9112, 3.2.2).
     pub fn origin_form(&self) -> &str {
-        let target = self.target.as_str();
-        let before_query = target.split(['?', '#']).next().unwrap_or_default();
-        match before_query.find("://").filter(|at| !before_query[..*at].contains('/')) {
-            Some(at) => target[at + 3..].find(['/', '?', '#']).map_or("/", |end| &target[at + 3 + end..]),
-            None => target,
+        match self.target.split_once("://").filter(|(scheme, _)| !scheme.contains(['/', '?', '#'])) {
+            Some((_, rest)) => rest.find(['/', '?', '#']).map_or("/", |end| &rest[end..]),
+            None => &self.target,
         }
     }
 
@@ -192,10 +190,8 @@ pub struct Part {
     pub size_bytes: u64,
     /// Lower-case hexadecimal.
     pub sha256: String,
-    /// The beginning of a text field.
-    pub value: Option<String>,
-    /// So many of the field's bytes are in it.
-    pub value_bytes: Option<usize>,
+    /// The beginning of a text field, and how many of its bytes that is.
+    pub value: Option<(String, usize)>,
     /// Where the file has been kept.
     pub saved: Option<PathBuf>,
 }

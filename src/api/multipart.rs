@@ -35,18 +35,13 @@ impl Layout {
     pub fn of(body: &mut (impl Read + Seek), boundary: &str, max_parts: usize) -> io::Result<Layout> {
         let mut layout = Layout::read(body, &format!("--{boundary}"), max_parts)?;
         if layout.begun_parts == 0 && !layout.has_last_delimiter {
-            let shown = quoted(boundary.as_bytes());
-            let is_missing = format!("the boundary {shown} of the Content-Type does not occur in the report");
-            layout.stopped = Some(if layout.has_delimiter {
-                is_missing + " as a line of its own"
-            } else if Layout::read(body, boundary, 1)?
-                .parts
-                .first()
-                .is_some_and(|(head, _)| head.name("name").is_some())
-            {
+            let is_named = |(head, _): &(PartHead, Range<u64>)| head.name("name").is_some();
+            let (shown, has_delimiter) = (quoted(boundary.as_bytes()), layout.has_delimiter);
+            layout.stopped = Some(if !has_delimiter && Layout::read(body, boundary, 1)?.parts.iter().any(is_named) {
                 format!("the report lacks the two dashes that stand before {shown} in the body only")
             } else {
-                is_missing
+                let how = if has_delimiter { " as a line of its own" } else { "" };
+                format!("the boundary {shown} of the Content-Type does not occur in the report{how}")
             });
         }
         Ok(layout)

@@ -3,7 +3,7 @@
 
 use super::data::Data;
 use super::multipart::{self, Layout};
-use super::part_head::{Parameters, PartHead, is_of_type};
+use super::part_head::{Parameters, PartHead};
 use super::tasks::check_id;
 use crate::journal::record::Reports;
 use crate::message::{Finding, Part, Reply, Request};
@@ -72,9 +72,11 @@ impl Report<'_> {
         for sentence in layout.flaws() {
             self.note(400, sentence, &expected, &counted(layout.begun_parts as u64, "part"));
         }
+        // Of a report that breaks off nothing is kept.
+        self.reports = self.reports.filter(|_| layout.is_whole());
         for (head, place) in &layout.parts {
             let mut content = multipart::content(&mut request.body, place)?;
-            let part = self.read_part(head, &mut content, layout.is_whole())?;
+            let part = self.read_part(head, &mut content)?;
             self.parts.push(part);
         }
         if layout.is_whole() {
@@ -83,17 +85,12 @@ impl Report<'_> {
         Ok(())
     }
 
-    /// `is_whole`: the report has come to its end; of another nothing is kept.
-    fn read_part(&mut self, head: &PartHead, content: &mut impl BufRead, is_whole: bool) -> io::Result<Part> {
+    fn read_part(&mut self, head: &PartHead, content: &mut impl BufRead) -> io::Result<Part> {
         let file_name = head.name("filename").map(limited);
         let mut file = self.reports.filter(|_| file_name.is_some()).and_then(|reports| self.saved(reports.begin()));
         let mut digest = Context::new(&SHA256);
         let (mut size_bytes, mut beginning) = (0, Vec::new());
-        loop {
-            let piece = content.fill_buf()?;
-            if piece.is_empty() {
-                break;
-            }
+        while let piece @ [_, ..] = content.fill_buf()? {
             digest.update(piece);
             file = file.and_then(|mut file| self.saved(file.write_all(piece).map(|()| file)));
             beginning.extend(piece.iter().take(MAX_VALUE_BYTES - beginning.len()));
@@ -101,12 +98,11 @@ impl Report<'_> {
             size_bytes += length as u64;
             content.consume(length);
         }
-        // A form in which no file was chosen has neither name nor content.
         let name = file_name.as_deref().unwrap_or_default();
-        let is_chosen = size_bytes > 0 || !name.is_empty();
+        let is_chosen = (name, size_bytes) != NO_FILE;
         let saved = file
             .zip(self.reports)
-            .filter(|_| is_whole && is_chosen)
+            .filter(|_| is_chosen)
             .and_then(|(file, reports)| self.saved(reports.keep(file.into_temp_path(), name)));
         let cut = str::from_utf8(&beginning).err().filter(|error| error.error_len().is_none());
         if let Some(cut) = cut.filter(|_| size_bytes > MAX_VALUE_BYTES as u64) {
@@ -125,8 +121,7 @@ impl Report<'_> {
             content_type: head.content_type().map(limited),
             size_bytes,
             sha256: digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
-            value_bytes: value.as_ref().map(|_| beginning.len()),
-            value,
+            value: value.map(|value| (value, beginning.len())),
             saved,
         })
     }
@@ -146,15 +141,13 @@ impl Report<'_> {
 
     fn check_files(&mut self) {
         let expected = &format!("a part with a file name and content: {}", self.example);
-        let is_file =
-            |part: &&Part| part.file_name.as_ref().is_some_and(|name| !name.is_empty() || part.size_bytes > 0);
-        let files: Vec<&Part> = self.parts.iter().filter(is_file).collect();
-        let empty = files.iter().find(|file| file.size_bytes == 0);
+        let named = self.parts.iter().filter_map(|part| Some((part.file_name.as_deref()?, part.size_bytes)));
+        let files: Vec<(&str, u64)> = named.filter(|file| *file != NO_FILE).collect();
         if files.is_empty() && self.findings.is_empty() {
             // Whatever else is wrong with the report may be why none was found.
             let received = format!("{}, none with a file name", counted(self.parts.len() as u64, "part"));
             self.note(422, "the report has no file part", expected, &received);
-        } else if let Some(name) = empty.and_then(|file| file.file_name.as_ref()) {
+        } else if let Some((name, _)) = files.iter().find(|(_, size_bytes)| *size_bytes == 0) {
             let sentence = format!("the file {} in the report is empty", quoted(name.as_bytes()));
             self.note(422, sentence, expected, "0 bytes");
         }
@@ -185,23 +178,21 @@ fn as_field(example: &str) -> String {
 
 /// The boundary from the Content-Type, or what is wrong with that.
 fn boundary(content_type: Option<&str>, example: &str) -> Result<String, Finding> {
+    let value = content_type.unwrap_or_default();
+    let parameters = Parameters::of(value.as_bytes());
+    let (status, sentence) = match parameters.get("boundary") {
+        _ if !parameters.kind.starts_with(FORM) => (415, format!("the report is not sent as {FORM}")),
+        _ if parameters.is_malformed || parameters.kind != FORM => {
+            let comma = if value.contains(',') { ", by a comma where a semicolon belongs" } else { "" };
+            let shown = quoted(value.as_bytes());
+            (400, format!("the Content-Type of the report is malformed{comma}: {shown}"))
+        }
+        Some(boundary) if !boundary.is_empty() => return Ok(String::from_utf8_lossy(boundary).into_owned()),
+        _ => (400, "the Content-Type of the report has no boundary".to_owned()),
+    };
     let received =
         content_type.map_or_else(|| "no Content-Type".to_owned(), |value| shown(&format!("Content-Type: {value}")));
-    let finding = |status, sentence: &str| Err(Finding::new(status, sentence, &as_field(example), &received));
-    let value = content_type.unwrap_or_default();
-    if !value.to_ascii_lowercase().starts_with("multipart/form-data") {
-        return finding(415, "the report is not sent as multipart/form-data");
-    }
-    let parameters = Parameters::of(value.as_bytes());
-    if parameters.is_malformed || !is_of_type(value.as_bytes(), "multipart/form-data") {
-        let comma = if value.contains(',') { ", by a comma where a semicolon belongs" } else { "" };
-        let shown = quoted(value.as_bytes());
-        return finding(400, &format!("the Content-Type of the report is malformed{comma}: {shown}"));
-    }
-    match parameters.get("boundary") {
-        Some(boundary) if !boundary.is_empty() => Ok(String::from_utf8_lossy(boundary).into_owned()),
-        _ => finding(400, "the Content-Type of the report has no boundary"),
-    }
+    Err(Finding::new(status, sentence, &as_field(example), &received))
 }
 
 fn limited(name: String) -> String {
@@ -211,6 +202,7 @@ fn limited(name: String) -> String {
     }
 }
 
+const FORM: &str = "multipart/form-data";
 pub const CURL_EXAMPLE: &str = "curl -F file=@report.zip URL";
 /// By a word of the User-Agent.
 const EXAMPLES: [(&str, &str); 4] = [
@@ -222,6 +214,8 @@ const EXAMPLES: [(&str, &str); 4] = [
     ),
     (".net", r#"new MultipartFormDataContent { { new StreamContent(file), "file", "report.zip" } }"#),
 ];
+/// The name and the size where no file was chosen in a form.
+const NO_FILE: (&str, u64) = ("", 0);
 /// More parts, or longer names, would only be there to fill the memory.
 const MAX_NAME_CHARACTERS: usize = 1000;
 const MAX_PARTS: usize = 1000;
