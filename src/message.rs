@@ -65,23 +65,11 @@ impl Request {
         pairs.filter(|(name, _)| decoded(name) == "id").map(|(_, value)| decoded(value)).collect()
     }
 
-    /// `None`: it is none of the three things that a client is to do.
-    pub fn step(&self) -> Option<Step> {
-        match (self.method.as_str(), self.path().as_str()) {
-            ("GET", TASKS) => Some(Step::Tasks),
-            ("GET", DOWNLOAD) => Some(Step::Download),
-            ("POST", REPORT) => Some(Step::Report),
-            _ => None,
-        }
+    /// The place in STEPS. `None`: it is none of the three things that a client is to do.
+    pub fn step(&self) -> Option<usize> {
+        let path = self.path();
+        STEPS.iter().position(|(.., method, own)| *method == self.method && *own == path)
     }
-}
-
-/// The three things that a client is to do.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Step {
-    Tasks,
-    Download,
-    Report,
 }
 
 /// Trouble on purpose (--fault).
@@ -128,6 +116,9 @@ pub const BASE: &str = "/xyz/api/cleaner";
 pub const TASKS: &str = "/xyz/api/cleaner/tasks";
 pub const DOWNLOAD: &str = "/xyz/api/cleaner/tasks/download";
 pub const REPORT: &str = "/xyz/api/cleaner/tasks/report";
+/// The three things that a client is to do: the name of each, what it is to be, and by which request.
+pub const STEPS: [(&str, &str, &str, &str); 3] =
+    [("tasks", "listed", "GET", TASKS), ("download", "fetched", "GET", DOWNLOAD), ("report", "sent", "POST", REPORT)];
 
 /// An answer to one request.
 pub struct Reply {

@@ -186,10 +186,7 @@ fn parse(bytes: &[u8]) -> Result<Value, String> {
     }
     serde_json::from_slice(bytes).map_err(|error| {
         if error.is_eof() {
-            return unclosed(bytes).map_or_else(
-                || "the file ends before there is a value in it".to_owned(),
-                |(what, line)| format!("the file ends before the {what} that begins in line {line} is closed"),
-            );
+            return unclosed(bytes);
         }
         let (line, column, text) = (error.line(), error.column(), error.to_string());
         let known = MISTAKES.iter().find(|(begin, _)| text.starts_with(begin));
@@ -201,8 +198,8 @@ fn parse(bytes: &[u8]) -> Result<Value, String> {
     })
 }
 
-/// What is open at the end of a JSON text, and the line in which it begins.
-fn unclosed(bytes: &[u8]) -> Option<(&'static str, usize)> {
+/// What is open at the end of a JSON text that breaks off.
+fn unclosed(bytes: &[u8]) -> String {
     let (mut open, mut line, mut is_escaped) = (Vec::new(), 1, false);
     for byte in bytes {
         let is_in_text = matches!(open.last(), Some(("text", _)));
@@ -218,7 +215,10 @@ fn unclosed(bytes: &[u8]) -> Option<(&'static str, usize)> {
             _ => {}
         }
     }
-    open.pop()
+    match open.pop() {
+        Some((what, line)) => format!("the file ends before the {what} that begins in line {line} is closed"),
+        None => "the file ends before there is a value in it".to_owned(),
+    }
 }
 
 /// Opening anything else, such as a named pipe, could take for ever, and all clients would wait.

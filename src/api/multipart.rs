@@ -61,7 +61,8 @@ impl Layout {
             let lines = &lines[..lines.len().min(MAX_PART_HEAD_BYTES)];
             let is_line = (found == 0 || before.ends_with(b"\n")) && !own_end.ends_with(b"\r");
             // Before the first part, only header lines of a part tell it from a text.
-            let begins_head = offset > 0 && begins_head(lines);
+            let begin = lines.trim_ascii_start().get(..8);
+            let begins_head = offset > 0 && begin.is_some_and(|begin| begin.eq_ignore_ascii_case(b"Content-"));
             if !is_line && (layout.begun_parts > 0 || begins_head) {
                 layout.note_misplaced(before);
             }
@@ -153,10 +154,6 @@ impl Layout {
 
 fn no_end(part: usize) -> String {
     format!("the header lines of part {part} of the report do not end with an empty line (CR LF, CR LF)")
-}
-
-fn begins_head(lines: &[u8]) -> bool {
-    lines.trim_ascii_start().get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"Content-"))
 }
 
 /// So far behind a delimiter the header lines of a part begin; 0: it is the last. `None`: it is part of a content.

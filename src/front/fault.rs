@@ -17,7 +17,7 @@ pub type Turns = [AtomicU64; 3];
 pub fn met(fault: Fault, turns: &Turns, request: Option<&Request>) -> bool {
     let is_turn = |turn: &AtomicU64| turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
     let step = request.and_then(Request::step);
-    fault.is_of_certificate() || step.is_some_and(|step| is_turn(&turns[step as usize]))
+    fault.is_of_certificate() || step.is_some_and(|step| is_turn(&turns[step]))
 }
 
 /// The reply that `--fault unavailable` puts in the place of another.
