@@ -13,11 +13,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     let (ids, listed) = (request.ids(), data.task_ids()?);
     let download = data.download(ids.first().map(String::as_str), &listed)?;
-    let validators = Validators::of(&download);
+    let (tag, modified) = validators(&download);
     let (length, warning) = (download.length_bytes, download.warning.clone());
-    let mut reply = match (failed_condition(request, &validators), range(request, &validators, length)) {
+    let mut reply = match (failed_condition(request, &tag, modified), range(request, &tag, modified, length)) {
         (Some((header, 412)), _) => {
-            let Validators { entity_tag: tag, modified } = &validators;
             Reply::error(412, format!("{header} does not hold: the file is {tag}, changed {modified}"))
         }
         (Some((_, status)), _) => Reply::empty(status),
@@ -25,13 +24,13 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
             Reply::error(416, format!("the range asked for lies outside the file, which has {length} bytes"))
                 .with("Content-Range", format!("bytes */{length}"))
         }
-        (None, range) => content(download, &validators, range)?,
+        (None, range) => content(download, &tag, range)?,
     };
     if reply.status < 400 {
         reply = reply
-            .with("Last-Modified", validators.modified.to_string())
+            .with("Last-Modified", modified.to_string())
             .with("Cache-Control", "no-cache")
-            .with("ETag", validators.entity_tag)
+            .with("ETag", tag)
             .with("Accept-Ranges", "bytes");
     }
     reply.notes.findings.extend(check_id(&ids, &listed));
@@ -40,7 +39,7 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
 }
 
 /// All of the file, or the range of it.
-fn content(download: Download, validators: &Validators, range: Option<Range<u64>>) -> Result<Reply, String> {
+fn content(download: Download, tag: &str, range: Option<Range<u64>>) -> Result<Reply, String> {
     let Download { name, length_bytes: file_bytes, .. } = download;
     let status = if range.is_some() { 206 } else { 200 };
     let Range { start, end } = range.unwrap_or(0..file_bytes);
@@ -58,37 +57,29 @@ fn content(download: Download, validators: &Validators, range: Option<Range<u64>
     if status == 206 {
         reply = reply.with("Content-Range", format!("bytes {start}-{}/{file_bytes}", end - 1));
     }
-    let state = format!("{name} {}", validators.entity_tag);
+    let state = format!("{name} {tag}");
     reply.notes.piece = Some(Piece { state, file_bytes, first_byte: start });
     Ok(reply)
 }
 
-/// What tells one state of a file from another.
-struct Validators {
-    entity_tag: String,
-    /// To the second, as HTTP dates are, and not later than Date (RFC 9110, 8.8.2.1).
-    modified: HttpDate,
-}
-
-impl Validators {
-    fn of(download: &Download) -> Validators {
-        let since_1970 = download.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let entity_tag = format!("\"{:x}-{:x}\"", since_1970.as_nanos(), download.length_bytes);
-        Validators { entity_tag, modified: download.modified.min(SystemTime::now()).max(UNIX_EPOCH).into() }
-    }
+/// What tells one state of a file from another: its entity tag, and when it changed, to the second, as HTTP dates are, and
+/// not later than Date (RFC 9110, 8.8.2.1).
+fn validators(download: &Download) -> (String, HttpDate) {
+    let since_1970 = download.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let tag = format!("\"{:x}-{:x}\"", since_1970.as_nanos(), download.length_bytes);
+    (tag, download.modified.min(SystemTime::now()).max(UNIX_EPOCH).into())
 }
 
 /// The first condition that does not hold, with the status for it, in the order of RFC 9110, 13.2.2. A date that is none
 /// is ignored.
-fn failed_condition(request: &Request, validators: &Validators) -> Option<(&'static str, u16)> {
+fn failed_condition(request: &Request, tag: &str, modified: HttpDate) -> Option<(&'static str, u16)> {
     let date_in = |header| request.header(header)?.parse::<HttpDate>().ok();
     let lists = |header, tag: &str| request.list(header).any(|own| own == b"*" || own == tag.as_bytes());
-    let tag = validators.entity_tag.as_str();
     if request.header("If-Match").is_some() {
         if !lists("If-Match", tag) {
             return Some(("If-Match", 412));
         }
-    } else if date_in("If-Unmodified-Since").is_some_and(|date| validators.modified > date) {
+    } else if date_in("If-Unmodified-Since").is_some_and(|date| modified > date) {
         return Some(("If-Unmodified-Since", 412));
     }
     if request.header("If-None-Match").is_some() {
@@ -96,17 +87,17 @@ fn failed_condition(request: &Request, validators: &Validators) -> Option<(&'sta
         let is_listed = lists("If-None-Match", tag) || lists("If-None-Match", &format!("W/{tag}"));
         return is_listed.then_some(("If-None-Match", 304));
     }
-    date_in("If-Modified-Since").filter(|date| validators.modified <= *date).map(|_| ("If-Modified-Since", 304))
+    date_in("If-Modified-Since").filter(|date| modified <= *date).map(|_| ("If-Modified-Since", 304))
 }
 
 /// What the range asked for has of the file, maybe nothing. `None`: the whole file, as for several ranges, another unit,
 /// and what is no range at all (RFC 9110, 14.2); also for an empty file, as in Flask and RFC 9110, 14.1.2.
-fn range(request: &Request, validators: &Validators, length: u64) -> Option<Range<u64>> {
+fn range(request: &Request, tag: &str, modified: HttpDate, length: u64) -> Option<Range<u64>> {
     let is_one = request.method == "GET" && request.headers("Range").count() == 1 && length > 0;
     let range = request.header("Range").filter(|_| is_one)?;
     if let Some(state) = request.header("If-Range") {
-        let same_date = state.parse().is_ok_and(|date: HttpDate| date == validators.modified);
-        if state != validators.entity_tag && !same_date {
+        let same_date = state.parse().is_ok_and(|date: HttpDate| date == modified);
+        if state != tag && !same_date {
             return None;
         }
     }
