@@ -52,17 +52,16 @@ impl Api {
 
     fn route(&self, request: &mut Request) -> Result<Reply, String> {
         let (method, path) = (request.method.clone(), request.path());
+        let allowed = if path == REPORT { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
         match (method.as_str(), path.as_str()) {
             ("GET" | "HEAD", TASKS) => get_tasks(&self.data),
             ("GET" | "HEAD", DOWNLOAD) => download_tools(request, &self.data),
             ("POST", REPORT) => upload_report(request, &self.data, self.reports.as_ref()),
-            ("OPTIONS", TASKS | DOWNLOAD) => Ok(Reply::empty(200).with("Allow", READING)),
-            ("OPTIONS", REPORT) => Ok(Reply::empty(200).with("Allow", WRITING)),
-            ("POST", TASKS | DOWNLOAD) => Ok(wrong_method("POST", READING, "; send a report by POST to ", REPORT)),
-            ("GET", REPORT) => Ok(wrong_method("GET", WRITING, "; get the tasks from ", TASKS)),
-            ("PUT", REPORT) => Ok(wrong_method("PUT", WRITING, "; send the report by POST: ", CURL_EXAMPLE)),
-            (_, TASKS | DOWNLOAD) => Ok(wrong_method(&method, READING, "", "")),
-            (_, REPORT) => Ok(wrong_method(&method, WRITING, "", "")),
+            ("OPTIONS", TASKS | DOWNLOAD | REPORT) => Ok(Reply::empty(200).with("Allow", allowed)),
+            ("POST", TASKS | DOWNLOAD) => Ok(wrong_method("POST", allowed, "; send a report by POST to ", REPORT)),
+            ("GET", REPORT) => Ok(wrong_method("GET", allowed, "; get the tasks from ", TASKS)),
+            ("PUT", REPORT) => Ok(wrong_method("PUT", allowed, "; send the report by POST: ", CURL_EXAMPLE)),
+            (_, TASKS | DOWNLOAD | REPORT) => Ok(wrong_method(&method, allowed, "", "")),
             ("CONNECT", _) => Ok(wrong_method("CONNECT", "GET, HEAD, POST, OPTIONS", "", "")),
             (_, path) => Ok(self.not_found(path)),
         }
@@ -121,6 +120,3 @@ fn wrong_method(method: &str, allowed: &str, hint: &str, what: &str) -> Reply {
     let method = shown(method);
     Reply::error(405, format!("{method} is not allowed here; allowed are {allowed}{hint}{what}")).with("Allow", allowed)
 }
-
-const READING: &str = "GET, HEAD, OPTIONS";
-const WRITING: &str = "POST, OPTIONS";

@@ -144,8 +144,7 @@ impl Data {
         let entries = entries.map_err(|error| unreadable(folder, &error))?;
         let is_looked_at = |name: &String| {
             !name.starts_with(['.', '#', '~'])
-                && !LEFT_BY_EDITORS.iter().any(|end| name.ends_with(end))
-                && !LEFT_BY_SYSTEMS.iter().any(|left| name.eq_ignore_ascii_case(left))
+                && !LEFT_BEHIND.iter().any(|end| name.to_ascii_lowercase().ends_with(end))
                 && fs::metadata(folder.join(name)).is_ok_and(|metadata| !metadata.is_dir())
         };
         let names = entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok());
@@ -275,9 +274,8 @@ const MISTAKES: [(&str, &str); 8] = [
     ("trailing characters", "the value ends before this place, and something follows"),
     ("control character", "a text does not end in the line in which it begins; \\n in a text is a new line"),
 ];
-/// While a file is open or downloaded, or from before the last change: `#tasks.json#` begins as well.
-const LEFT_BY_EDITORS: [&str; 6] = ["~", "#", ".swp", ".tmp", ".part", ".crdownload"];
-const LEFT_BY_SYSTEMS: [&str; 2] = ["Thumbs.db", "desktop.ini"];
+/// While a file is open or downloaded, or from before the last change (`#tasks.json#` begins as well), or by Windows.
+const LEFT_BEHIND: [&str; 8] = ["~", "#", ".swp", ".tmp", ".part", ".crdownload", "thumbs.db", "desktop.ini"];
 
 #[cfg(test)]
 mod tests {

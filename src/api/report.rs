@@ -6,7 +6,7 @@ use super::multipart::{self, Layout};
 use super::part_head::{Parameters, PartHead};
 use super::tasks::check_id;
 use crate::journal::record::Reports;
-use crate::message::{Finding, Part, Reply, Request};
+use crate::message::{Finding, Notes, Part, Reply, Request};
 use crate::text::{counted, quoted, shown, to_text};
 use ring::digest::{Context, SHA256};
 use std::fs;
@@ -20,19 +20,19 @@ pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Report
         Ok(boundary) => {
             report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?;
             // It is the cause of whatever else was found.
-            report.findings = content_encoding(request).map_or(report.findings, |finding| vec![finding]);
+            let findings = report.notes.findings;
+            report.notes.findings = content_encoding(request).map_or(findings, |finding| vec![finding]);
         }
-        Err(finding) => report.findings.push(finding),
+        Err(finding) => report.notes.findings.push(finding),
     }
     // What was learnt of the report is told even where no answer can be given.
     let answer = report.answer(data);
-    let mut reply = match (report.not_saved, answer) {
+    let mut reply = match (report.notes.error, answer) {
         (Some(sentence), _) => Reply::error(507, sentence),
         (None, Err(sentence)) => Reply::error(500, sentence),
         (None, Ok(bytes)) => Reply::json(200, bytes),
     };
-    reply.notes.parts = report.parts;
-    reply.notes.findings = report.findings;
+    reply.notes = Notes { error: reply.notes.error, ..report.notes };
     Ok(reply)
 }
 
@@ -43,10 +43,8 @@ struct Report<'a> {
     example: &'static str,
     /// Where its files are to be kept, as long as that works.
     reports: Option<&'a Reports>,
-    /// Why it does not.
-    not_saved: Option<String>,
-    parts: Vec<Part>,
-    findings: Vec<Finding>,
+    /// The error is why it does not.
+    notes: Notes,
     /// Those of the query, and the values of text fields `id`.
     ids: Vec<String>,
 }
@@ -55,7 +53,7 @@ impl Report<'_> {
     /// The answer of the data folder, after a look at the id if there is one.
     fn answer(&mut self, data: &Data) -> Result<Vec<u8>, String> {
         if !self.ids.is_empty() {
-            self.findings.extend(check_id(&self.ids, &data.task_ids()?));
+            self.notes.findings.extend(check_id(&self.ids, &data.task_ids()?));
         }
         data.report(self.ids.first().map(String::as_str))
     }
@@ -63,21 +61,22 @@ impl Report<'_> {
     fn read(&mut self, request: &mut Request, boundary: &str) -> io::Result<()> {
         if request.body_bytes == 0 {
             let sentence = "the body of the report is empty; some encoders give theirs only once";
-            self.note(400, sentence, &as_field(self.example), "0 bytes, 0 parts");
+            let finding = Finding::new(400, sentence, &as_field(self.example), "0 bytes, 0 parts");
+            self.notes.findings.push(finding);
             return Ok(());
         }
         let layout = Layout::of(&mut request.body, boundary, MAX_PARTS)?;
         let [line, last] = ["", "--"].map(|end| quoted(format!("--{boundary}{end}").as_bytes()));
         let expected = format!("parts between lines {line}, and {last} at the end, all with CR LF");
-        for sentence in layout.flaws() {
-            self.note(400, sentence, &expected, &counted(layout.begun_parts as u64, "part"));
-        }
+        let received = counted(layout.begun_parts as u64, "part");
+        let finding = |sentence| Finding::new(400, sentence, &expected, &received);
+        self.notes.findings.extend(layout.flaws().into_iter().map(finding));
         // Of a report that breaks off nothing is kept.
         self.reports = self.reports.filter(|_| layout.is_whole());
         for (head, place) in &layout.parts {
             let mut content = multipart::content(&mut request.body, place)?;
             let part = self.read_part(head, &mut content)?;
-            self.parts.push(part);
+            self.notes.parts.push(part);
         }
         if layout.is_whole() {
             self.check_files();
@@ -114,7 +113,7 @@ impl Report<'_> {
         if field == "id" {
             self.ids.extend(value.clone());
         }
-        self.findings.extend(head.flaws(self.parts.len() + 1));
+        self.notes.findings.extend(head.flaws(self.notes.parts.len() + 1));
         Ok(Part {
             field: limited(field),
             file_name,
@@ -130,9 +129,9 @@ impl Report<'_> {
     fn saved<T>(&mut self, outcome: io::Result<T>) -> Option<T> {
         let failed = |error: &io::Error| {
             let sentence = format!("the report came, but cannot be kept in the folder of --record: {error}");
-            (self.reports, self.not_saved) = (None, Some(sentence));
+            (self.reports, self.notes.error) = (None, Some(sentence));
             // Not half a report either. What cannot be removed says where it is.
-            for part in &mut self.parts {
+            for part in &mut self.notes.parts {
                 part.saved = part.saved.take().filter(|path| fs::remove_file(path).is_err());
             }
         };
@@ -141,20 +140,16 @@ impl Report<'_> {
 
     fn check_files(&mut self) {
         let expected = &format!("a part with a file name and content: {}", self.example);
-        let named = self.parts.iter().filter_map(|part| Some((part.file_name.as_deref()?, part.size_bytes)));
+        let named = self.notes.parts.iter().filter_map(|part| Some((part.file_name.as_deref()?, part.size_bytes)));
         let files: Vec<(&str, u64)> = named.filter(|file| *file != NO_FILE).collect();
-        if files.is_empty() && self.findings.is_empty() {
+        if files.is_empty() && self.notes.findings.is_empty() {
             // Whatever else is wrong with the report may be why none was found.
-            let received = format!("{}, none with a file name", counted(self.parts.len() as u64, "part"));
-            self.note(422, "the report has no file part", expected, &received);
+            let received = format!("{}, none with a file name", counted(self.notes.parts.len() as u64, "part"));
+            self.notes.findings.push(Finding::new(422, "the report has no file part", expected, &received));
         } else if let Some((name, _)) = files.iter().find(|(_, size_bytes)| *size_bytes == 0) {
             let sentence = format!("the file {} in the report is empty", quoted(name.as_bytes()));
-            self.note(422, sentence, expected, "0 bytes");
+            self.notes.findings.push(Finding::new(422, sentence, expected, "0 bytes"));
         }
-    }
-
-    fn note(&mut self, status: u16, sentence: impl Into<String>, expected: &str, received: &str) {
-        self.findings.push(Finding::new(status, sentence, expected, received));
     }
 }
 
