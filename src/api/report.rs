@@ -7,16 +7,15 @@ use super::part_head::{Parameters, PartHead};
 use super::tasks::check_id;
 use crate::journal::record::Reports;
 use crate::message::{Finding, Notes, Part, Reply, Request};
-use crate::text::{counted, quoted, shown, to_text};
+use crate::text::{counted, in_bytes, quoted, shown, to_text};
 use ring::digest::{Context, SHA256};
 use std::fs;
 use std::io::{self, BufRead, Write};
 
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
-    let content_type = request.header("Content-Type");
     let example = example(&request.header("User-Agent").unwrap_or_default());
     let mut report = Report { example, reports, ids: request.ids(), ..Report::default() };
-    match boundary(content_type.as_deref(), example) {
+    match boundary(request, example) {
         Ok(boundary) => {
             report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?;
             // It is the cause of whatever else was found.
@@ -59,12 +58,6 @@ impl Report<'_> {
     }
 
     fn read(&mut self, request: &mut Request, boundary: &str) -> io::Result<()> {
-        if request.body_bytes == 0 {
-            let sentence = "the body of the report is empty; some encoders give theirs only once";
-            let finding = Finding::new(400, sentence, &as_field(self.example), "0 bytes, 0 parts");
-            self.notes.findings.push(finding);
-            return Ok(());
-        }
         let layout = Layout::of(&mut request.body, boundary, MAX_PARTS)?;
         let [line, last] = ["", "--"].map(|end| quoted(format!("--{boundary}{end}").as_bytes()));
         let expected = format!("parts between lines {line}, and {last} at the end, all with CR LF");
@@ -167,27 +160,26 @@ fn example(user_agent: &str) -> &'static str {
     EXAMPLES.iter().find(|(name, _)| user_agent.contains(name)).map_or(CURL_EXAMPLE, |(_, example)| example)
 }
 
-fn as_field(example: &str) -> String {
-    format!("the file as a form field, with the Content-Type left to the HTTP library: {example}")
-}
-
-/// The boundary from the Content-Type, or what is wrong with that.
-fn boundary(content_type: Option<&str>, example: &str) -> Result<String, Finding> {
-    let value = content_type.unwrap_or_default();
+/// The boundary from the Content-Type, or why no part can be read.
+fn boundary(request: &Request, example: &str) -> Result<String, Finding> {
+    let content_type = request.header("Content-Type").map(|value| format!("Content-Type: {value}"));
+    let value = request.header("Content-Type").unwrap_or_default();
     let parameters = Parameters::of(value.as_bytes());
-    let (status, sentence) = match parameters.get("boundary") {
+    let (status, sentence) = match parameters.get("boundary").unwrap_or_default() {
         _ if !parameters.kind.starts_with(FORM) => (415, format!("the report is not sent as {FORM}")),
         _ if parameters.is_malformed || parameters.kind != FORM => {
             let comma = if value.contains(',') { ", by a comma where a semicolon belongs" } else { "" };
             let shown = quoted(value.as_bytes());
             (400, format!("the Content-Type of the report is malformed{comma}: {shown}"))
         }
-        Some(boundary) if !boundary.is_empty() => return Ok(String::from_utf8_lossy(boundary).into_owned()),
-        _ => (400, "the Content-Type of the report has no boundary".to_owned()),
+        b"" => (400, "the Content-Type of the report has no boundary".to_owned()),
+        _ if request.body_bytes == 0 => (400, EMPTY.to_owned()),
+        boundary => return Ok(String::from_utf8_lossy(boundary).into_owned()),
     };
-    let received =
-        content_type.map_or_else(|| "no Content-Type".to_owned(), |value| shown(&format!("Content-Type: {value}")));
-    Err(Finding::new(status, sentence, &as_field(example), &received))
+    let expected = format!("the file as a form field, with the Content-Type left to the HTTP library: {example}");
+    let content_type = content_type.map_or("no Content-Type".to_owned(), |value| shown(&value));
+    let received = format!("{content_type}, {}", in_bytes(request.body_bytes));
+    Err(Finding::new(status, sentence, &expected, &received))
 }
 
 fn limited(name: String) -> String {
@@ -197,6 +189,7 @@ fn limited(name: String) -> String {
     }
 }
 
+const EMPTY: &str = "the body of the report is empty; some encoders give theirs only once";
 const FORM: &str = "multipart/form-data";
 pub const CURL_EXAMPLE: &str = "curl -F file=@report.zip URL";
 /// By a word of the User-Agent.
