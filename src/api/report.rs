@@ -13,9 +13,8 @@ use std::fs;
 use std::io::{self, BufRead, Write};
 
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
-    let example = example(&request.header("User-Agent").unwrap_or_default());
-    let mut report = Report { example, reports, ids: request.ids(), ..Report::default() };
-    match boundary(request, example) {
+    let mut report = Report { reports, ids: request.ids(), ..Report::default() };
+    match boundary(request) {
         Ok(boundary) => {
             report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?;
             // It is the cause of whatever else was found.
@@ -38,8 +37,6 @@ pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Report
 /// What came in.
 #[derive(Default)]
 struct Report<'a> {
-    /// How its client would send a file.
-    example: &'static str,
     /// Where its files are to be kept, as long as that works.
     reports: Option<&'a Reports>,
     /// The error is why it does not.
@@ -72,7 +69,7 @@ impl Report<'_> {
             self.notes.parts.push(part);
         }
         if layout.is_whole() {
-            self.check_files();
+            self.check_files(request);
         }
         Ok(())
     }
@@ -131,8 +128,8 @@ impl Report<'_> {
         outcome.inspect_err(failed).ok()
     }
 
-    fn check_files(&mut self) {
-        let expected = &format!("a part with a file name and content: {}", self.example);
+    fn check_files(&mut self, request: &Request) {
+        let expected = &format!("a part with a file name and content: {}", example(request));
         let named = self.notes.parts.iter().filter_map(|part| Some((part.file_name.as_deref()?, part.size_bytes)));
         let files: Vec<(&str, u64)> = named.filter(|file| *file != NO_FILE).collect();
         if files.is_empty() && self.notes.findings.is_empty() {
@@ -155,13 +152,13 @@ fn content_encoding(request: &Request) -> Option<Finding> {
 }
 
 /// A line for the client that its User-Agent names.
-fn example(user_agent: &str) -> &'static str {
-    let user_agent = user_agent.to_ascii_lowercase();
+fn example(request: &Request) -> &'static str {
+    let user_agent = request.header("User-Agent").unwrap_or_default().to_ascii_lowercase();
     EXAMPLES.iter().find(|(name, _)| user_agent.contains(name)).map_or(CURL_EXAMPLE, |(_, example)| example)
 }
 
 /// The boundary from the Content-Type, or why no part can be read.
-fn boundary(request: &Request, example: &str) -> Result<String, Finding> {
+fn boundary(request: &Request) -> Result<String, Finding> {
     let content_type = request.header("Content-Type").map(|value| format!("Content-Type: {value}"));
     let value = request.header("Content-Type").unwrap_or_default();
     let parameters = Parameters::of(value.as_bytes());
@@ -176,6 +173,7 @@ fn boundary(request: &Request, example: &str) -> Result<String, Finding> {
         _ if request.body_bytes == 0 => (400, EMPTY.to_owned()),
         boundary => return Ok(String::from_utf8_lossy(boundary).into_owned()),
     };
+    let example = example(request);
     let expected = format!("the file as a form field, with the Content-Type left to the HTTP library: {example}");
     let content_type = content_type.map_or("no Content-Type".to_owned(), |value| shown(&value));
     let received = format!("{content_type}, {}", in_bytes(request.body_bytes));
