@@ -232,15 +232,14 @@ impl<B: Read + Seek> Window<'_, B> {
 pub fn content(body: &mut (impl Read + Seek), place: &Range<u64>) -> io::Result<impl BufRead> {
     let random: [u8; 16] = generate(&SystemRandom::new()).expect("the system has random numbers").expose();
     let boundary = format!("{:032x}", u128::from_ne_bytes(random));
-    let (begin, end) = (format!("\r\n--{boundary}\r\n{STAND_IN}"), format!("\r\n--{boundary}--\r\n"));
+    let begin = format!("\r\n--{boundary}\r\nContent-Disposition: form-data; name=\"part\"\r\n\r\n");
+    let end = format!("\r\n--{boundary}--\r\n");
     body.seek(SeekFrom::Start(place.start))?;
     let content = body.take(place.end - place.start);
     let part = Multipart::with_body(Cursor::new(begin).chain(content).chain(Cursor::new(end)), boundary);
     Ok(part.into_entry().into_result()?.expect("a part follows the first boundary").data)
 }
 
-/// What `multipart` gets to see.
-const STAND_IN: &str = "Content-Disposition: form-data; name=\"part\"\r\n\r\n";
 const MAX_PART_HEAD_BYTES: usize = 16 * 1024;
 /// To be shown.
 const MAX_BEFORE_BYTES: u64 = 16;

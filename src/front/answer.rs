@@ -23,18 +23,17 @@ pub fn send(stream: &mut impl Write, reply: &mut Reply, omits_body: bool) -> Sen
 
 /// The head promises all; the body goes out up to each of these bytes, with a pause before the next.
 pub fn send_in_pieces(stream: &mut impl Write, reply: &mut Reply, ends: &[u64]) -> Sent {
-    let mut buffer = head_bytes(reply);
-    let mut body_bytes = 0;
-    let outcome = copy(&mut reply.body, ends, &mut buffer, stream, &mut body_bytes);
-    let so_far = || format!("after {} of {} bytes", grouped(body_bytes), grouped(reply.length_bytes));
-    Sent { trouble: outcome.err().map(|what| format!("{what} {}", so_far())), body_bytes }
+    let (mut body_bytes, length) = (0, grouped(reply.length_bytes));
+    let outcome = copy(head_bytes(reply), &mut reply.body, ends, stream, &mut body_bytes);
+    let trouble = outcome.err().map(|what| format!("{what} after {} of {length} bytes", grouped(body_bytes)));
+    Sent { body_bytes, trouble }
 }
 
 /// Sends what is in the buffer, and the body behind it up to each of the ends. The error says what went wrong.
 fn copy(
+    mut buffer: Vec<u8>,
     body: &mut impl Read,
     ends: &[u64],
-    buffer: &mut Vec<u8>,
     stream: &mut impl Write,
     sent: &mut u64,
 ) -> Result<(), String> {
