@@ -13,7 +13,7 @@ pub use data::{Data, write_built_in};
 
 use crate::bridge::{Asked, Bridge, stay_awake};
 use crate::journal::record::Reports;
-use crate::message::{BASE, DOWNLOAD, Notes, REPORT, Reply, Request, TASKS};
+use crate::message::{BASE, DOWNLOAD, Notes, REPORT, Reply, Request, STEPS, TASKS};
 use crate::text::{quoted, shown};
 use download::download_tools;
 use report::{CURL_EXAMPLE, upload_report};
@@ -52,17 +52,16 @@ impl Api {
 
     fn route(&self, request: &mut Request) -> Result<Reply, String> {
         let (method, path) = (request.method.clone(), request.path());
+        let allowed = if path == REPORT { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" };
         match (method.as_str(), path.as_str()) {
             ("GET" | "HEAD", TASKS) => get_tasks(&self.data),
             ("GET" | "HEAD", DOWNLOAD) => download_tools(request, &self.data),
             ("POST", REPORT) => upload_report(request, &self.data, self.reports.as_ref()),
-            ("OPTIONS", TASKS | DOWNLOAD) => Ok(Reply::empty(200).with("Allow", READING)),
-            ("OPTIONS", REPORT) => Ok(Reply::empty(200).with("Allow", WRITING)),
-            ("POST", TASKS | DOWNLOAD) => Ok(wrong_method("POST", READING, "; send a report by POST to ", REPORT)),
-            ("GET", REPORT) => Ok(wrong_method("GET", WRITING, "; get the tasks from ", TASKS)),
-            ("PUT", REPORT) => Ok(wrong_method("PUT", WRITING, "; send the report by POST: ", CURL_EXAMPLE)),
-            (_, TASKS | DOWNLOAD) => Ok(wrong_method(&method, READING, "", "")),
-            (_, REPORT) => Ok(wrong_method(&method, WRITING, "", "")),
+            ("OPTIONS", TASKS | DOWNLOAD | REPORT) => Ok(Reply::empty(200).with("Allow", allowed)),
+            ("POST", TASKS | DOWNLOAD) => Ok(wrong_method("POST", allowed, "; send a report by POST to ", REPORT)),
+            ("GET", REPORT) => Ok(wrong_method("GET", allowed, "; get the tasks from ", TASKS)),
+            ("PUT", REPORT) => Ok(wrong_method("PUT", allowed, "; send the report by POST: ", CURL_EXAMPLE)),
+            (_, TASKS | DOWNLOAD | REPORT) => Ok(wrong_method(&method, allowed, "", "")),
             ("CONNECT", _) => Ok(wrong_method("CONNECT", "GET, HEAD, POST, OPTIONS", "", "")),
             (_, path) => Ok(self.not_found(path)),
         }
@@ -88,10 +87,9 @@ impl Api {
             Some((meant, how)) => format!("there is nothing at {shown}; did you mean {meant}, {how}?"),
             None => format!("there is nothing at {shown}"),
         };
-        let endpoints = [("GET", TASKS), ("GET", DOWNLOAD), ("POST", REPORT)];
-        let urls = endpoints.map(|(method, path)| format!("{method} {}{path}", self.url));
+        let urls = STEPS.map(|(.., method, path)| format!("{method} {}{path}", self.url));
         let mut reply = Reply::error_with(404, sentence, &[("endpoints", json!(urls))]);
-        let expected = endpoints.map(|(method, path)| format!("{method} {path}")).join(", ");
+        let expected = STEPS.map(|(.., method, path)| format!("{method} {path}")).join(", ");
         reply.notes.advice = Some(format!("expected: {expected}"));
         reply
     }
@@ -99,21 +97,19 @@ impl Api {
 
 /// The endpoint that a wrong path was probably meant to be, and how that one is written.
 fn nearly(path: &str) -> Option<(&'static str, &'static str)> {
+    let (path, query) = path.split_at(path.find(['?', '&']).unwrap_or(path.len()));
     let words: Vec<String> = path.split('/').filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
     let plain = format!("/{}", words.join("/"));
-    let endpoints = [DOWNLOAD, REPORT, TASKS];
-    // Path builders encode the question mark, and string builders forget it.
-    if let Some(at) = path.find(['?', '&']) {
-        let is_encoded = path[at..].starts_with('?');
-        let how = if is_encoded { "with a plain ? where %3F was sent" } else { "with ? before the first parameter" };
-        return nearly(&path[..at]).map(|(meant, _)| (meant, how));
-    }
-    if let Some(meant) = endpoints.into_iter().find(|endpoint| *endpoint == plain) {
-        let how = if path != path.to_lowercase() { "in lower case" } else { "without a slash too many" };
-        return Some((meant, how));
-    }
-    let meant = endpoints.into_iter().find(|endpoint| plain.ends_with(&endpoint[BASE.len()..]));
-    meant.map(|meant| (meant, "with the base path /xyz/api/cleaner"))
+    let (.., meant) = STEPS.into_iter().find(|(.., endpoint)| plain.ends_with(&endpoint[BASE.len()..]))?;
+    let how = match query.bytes().next() {
+        // Path builders encode the question mark, and string builders forget it.
+        Some(b'?') => "with a plain ? where %3F was sent",
+        Some(_) => "with ? before the first parameter",
+        None if plain != meant => "with the base path /xyz/api/cleaner",
+        None if path != path.to_lowercase() => "in lower case",
+        None => "without a slash too many",
+    };
+    Some((meant, how))
 }
 
 /// `hint` and `what`: where such a request belongs, or how it is sent, if there is such a place.
@@ -124,6 +120,3 @@ fn wrong_method(method: &str, allowed: &str, hint: &str, what: &str) -> Reply {
     let method = shown(method);
     Reply::error(405, format!("{method} is not allowed here; allowed are {allowed}{hint}{what}")).with("Allow", allowed)
 }
-
-const READING: &str = "GET, HEAD, OPTIONS";
-const WRITING: &str = "POST, OPTIONS";

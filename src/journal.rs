@@ -206,7 +206,8 @@ fn line(event: &str, members: Vec<(&'static str, Value)>) -> String {
 fn part_line(part: &Part) -> String {
     let field = shown(&part.field);
     let Some(name) = &part.file_name else {
-        return format!("part {field} = {}", quoted(part.value.as_deref().unwrap_or_default().as_bytes()));
+        let value = part.value.as_ref().map_or("", |(value, _)| value);
+        return format!("part {field} = {}", quoted(value.as_bytes()));
     };
     let (name, bytes) = (quoted_whole(name.as_bytes()), in_bytes(part.size_bytes));
     let content_type = part.content_type.as_deref().map_or_else(|| "no type".to_owned(), shown);
@@ -245,8 +246,8 @@ fn part_object(part: &Part) -> Value {
         "content_type": part.content_type,
         "bytes": part.size_bytes,
         "sha256": part.sha256,
-        "value": part.value,
-        "value_bytes": part.value_bytes,
+        "value": part.value.as_ref().map(|(value, _)| value),
+        "value_bytes": part.value.as_ref().map(|(_, bytes)| bytes),
         "saved": part.saved.as_deref().map(Path::to_string_lossy),
     })
 }

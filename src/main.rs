@@ -83,7 +83,7 @@ fn main() -> ExitCode {
         Ok(Action::ServeEach(options, given)) => rounds::run(&given, &options.command, options.record.as_deref()),
     };
     done.unwrap_or_else(|failure| {
-        console::print_failure(&failure);
+        console::print_failure(&failure.0);
         // As other programs have it that run a command.
         if std::env::args_os().any(|argument| argument == "--") { 125 } else { 1 }
     })
@@ -111,7 +111,7 @@ fn run(options: Options) -> Result<u8, Failure> {
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<SocketAddr>>>();
     let addresses = addresses.map_err(Failure::of("cannot tell the port", "name one with --port"))?;
     let url = url(tls.is_some(), options.host.as_deref(), addresses[0].port());
-    let banner = banner(&url, &addresses, &data, &certificate, options.fault)?;
+    let banner = banner(&url, &addresses, &data, &certificate, options.fault);
 
     let advice = "allow it connections to 127.0.0.1, and more open files";
     let bridge = Bridge::open().map_err(Failure::of("cannot connect within this program", advice))?;
@@ -216,16 +216,10 @@ fn url(has_tls: bool, host: Option<&str>, port: u16) -> String {
     format!("{scheme}://{host}:{port}")
 }
 
-fn banner(
-    url: &str,
-    addresses: &[SocketAddr],
-    data: &Data,
-    certificate: &str,
-    fault: Option<Fault>,
-) -> Result<String, Failure> {
+fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str, fault: Option<Fault>) -> String {
     // A client can send that address as it stands.
     let id = data.task_ids().ok().flatten().and_then(|ids| ids.into_iter().next()).unwrap_or("N".to_owned());
-    let data = data.describe().map_err(|what| Failure::new(what, "mend the data folder"))?.join("\n             ");
+    let data = data.about.join("\n             ");
     let listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut banner = format!(
         "cleaner-test-server {}: for tests of clients, never for production\n\n  \
@@ -247,5 +241,5 @@ fn banner(
         banner.push_str(&format!("Fault        {}: {whom} gets {}, on purpose\n", fault.name(), fault.what()));
     }
     banner.push_str("Stop         Ctrl+C\n");
-    Ok(banner)
+    banner
 }

@@ -4,7 +4,7 @@
 use crate::text::to_text;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use std::fs::File;
+use std::io::{self, Cursor, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,11 +43,9 @@ impl Request {
 
     /// The target without the scheme and host that clients of a proxy put before it (RFC 9112, 3.2.2).
     pub fn origin_form(&self) -> &str {
-        let target = self.target.as_str();
-        let before_query = target.split(['?', '#']).next().unwrap_or_default();
-        match before_query.find("://").filter(|at| !before_query[..*at].contains('/')) {
-            Some(at) => target[at + 3..].find(['/', '?', '#']).map_or("/", |end| &target[at + 3 + end..]),
-            None => target,
+        match self.target.split_once("://").filter(|(scheme, _)| !scheme.contains(['/', '?', '#'])) {
+            Some((_, rest)) => rest.find(['/', '?', '#']).map_or("/", |end| &rest[end..]),
+            None => &self.target,
         }
     }
 
@@ -67,23 +65,11 @@ impl Request {
         pairs.filter(|(name, _)| decoded(name) == "id").map(|(_, value)| decoded(value)).collect()
     }
 
-    /// `None`: it is none of the three things that a client is to do.
-    pub fn step(&self) -> Option<Step> {
-        match (self.method.as_str(), self.path().as_str()) {
-            ("GET", TASKS) => Some(Step::Tasks),
-            ("GET", DOWNLOAD) => Some(Step::Download),
-            ("POST", REPORT) => Some(Step::Report),
-            _ => None,
-        }
+    /// The place in STEPS. `None`: it is none of the three things that a client is to do.
+    pub fn step(&self) -> Option<usize> {
+        let path = self.path();
+        STEPS.iter().position(|(.., method, own)| *method == self.method && *own == path)
     }
-}
-
-/// The three things that a client is to do.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Step {
-    Tasks,
-    Download,
-    Report,
 }
 
 /// Trouble on purpose (--fault).
@@ -130,32 +116,19 @@ pub const BASE: &str = "/xyz/api/cleaner";
 pub const TASKS: &str = "/xyz/api/cleaner/tasks";
 pub const DOWNLOAD: &str = "/xyz/api/cleaner/tasks/download";
 pub const REPORT: &str = "/xyz/api/cleaner/tasks/report";
+/// The three things that a client is to do: the name of each, what it is to be, and by which request.
+pub const STEPS: [(&str, &str, &str, &str); 3] =
+    [("tasks", "listed", "GET", TASKS), ("download", "fetched", "GET", DOWNLOAD), ("report", "sent", "POST", REPORT)];
 
 /// An answer to one request.
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
-    pub body: Body,
+    /// Read by the thread of the client's connection, a file straight from the disk.
+    pub body: Box<dyn Read + Send>,
+    /// So much of it is sent.
+    pub length_bytes: u64,
     pub notes: Notes,
-}
-
-pub enum Body {
-    Bytes(Vec<u8>),
-    /// A piece of a file, sent straight from it by the thread of the client's connection.
-    File {
-        file: File,
-        start_byte: u64,
-        length_bytes: u64,
-    },
-}
-
-impl Body {
-    pub fn length_bytes(&self) -> u64 {
-        match self {
-            Body::Bytes(bytes) => bytes.len() as u64,
-            Body::File { length_bytes, .. } => *length_bytes,
-        }
-    }
 }
 
 /// What the journal is to know of a request beside its reply.
@@ -208,25 +181,24 @@ pub struct Part {
     pub size_bytes: u64,
     /// Lower-case hexadecimal.
     pub sha256: String,
-    /// The beginning of a text field.
-    pub value: Option<String>,
-    /// So many of the field's bytes are in it.
-    pub value_bytes: Option<usize>,
+    /// The beginning of a text field, and how many of its bytes that is.
+    pub value: Option<(String, usize)>,
     /// Where the file has been kept.
     pub saved: Option<PathBuf>,
 }
 
 impl Reply {
-    pub fn new(status: u16, body: Body) -> Reply {
-        Reply { status, headers: Vec::new(), body, notes: Notes::default() }
+    pub fn new(status: u16, body: Box<dyn Read + Send>, length_bytes: u64) -> Reply {
+        Reply { status, headers: Vec::new(), body, length_bytes, notes: Notes::default() }
     }
 
     pub fn json(status: u16, bytes: Vec<u8>) -> Reply {
-        Reply::new(status, Body::Bytes(bytes)).with("Content-Type", "application/json")
+        let length_bytes = bytes.len() as u64;
+        Reply::new(status, Box::new(Cursor::new(bytes)), length_bytes).with("Content-Type", "application/json")
     }
 
     pub fn empty(status: u16) -> Reply {
-        Reply::new(status, Body::Bytes(Vec::new()))
+        Reply::new(status, Box::new(io::empty()), 0)
     }
 
     /// An error as JSON. The journal gets the same sentence.

@@ -1,17 +1,14 @@
 //! Words for people: how numbers and foreign bytes are written, and what is said where the program cannot start.
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::io;
 
-/// Why the program cannot start, and what to do about it.
-pub struct Failure {
-    pub what: String,
-    pub advice: String,
-}
+/// Why the program cannot start, and what to do about it, on two lines.
+pub struct Failure(pub String);
 
 impl Failure {
-    pub fn new(what: impl Into<String>, advice: impl Into<String>) -> Failure {
-        Failure { what: what.into(), advice: advice.into() }
+    pub fn new(what: impl AsRef<str>, advice: impl AsRef<str>) -> Failure {
+        Failure(format!("{}\n{}", what.as_ref(), advice.as_ref()))
     }
 
     /// Of an attempt, whose error stands behind `what`.
@@ -21,12 +18,6 @@ impl Failure {
 
     pub fn no_thread(error: io::Error) -> Failure {
         Failure::of("cannot start a thread", "close other programs")(error)
-    }
-}
-
-impl Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}\n{}", self.what, self.advice)
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Data {
     folder: Option<PathBuf>,
     /// The built-in download counts as modified then.
     started: SystemTime,
+    /// For the banner.
+    pub about: Vec<String>,
 }
 
 /// The file that a client is to download.
@@ -35,21 +37,42 @@ impl Data {
     pub fn open(folder: Option<PathBuf>) -> Result<Data, Failure> {
         let is_ours = |beside: &PathBuf| [TASKS, REPORT].iter().any(|name| beside.join(name).exists());
         let folder = folder.or_else(|| beside_executable().filter(is_ours));
-        let data = Data { folder, started: SystemTime::now() };
-        data.check().map_err(|what| Failure::new(what, "mend it, or write a fresh folder with --write-data DIR"))?;
-        Ok(data)
+        let data = Data { folder, started: SystemTime::now(), about: Vec::new() };
+        let about = data.look_through();
+        let advice = "mend it, or write a fresh folder with --write-data DIR";
+        about.map(|about| Data { about, ..data }).map_err(|what| Failure::new(what, advice))
     }
 
-    fn check(&self) -> Result<(), String> {
-        if let Some(folder) = self.folder.as_ref().filter(|folder| !folder.is_dir()) {
+    /// Returns where the data comes from, and what is there beyond the usual.
+    fn look_through(&self) -> Result<Vec<String>, String> {
+        let Some(folder) = &self.folder else {
+            let mut lines = vec!["built in (--write-data DIR writes a copy that you can change)".to_owned()];
+            let why = format!("is not served: it holds neither {TASKS} nor {REPORT}");
+            lines.extend(beside_executable().map(|other| format!("{} {why}", other.display())));
+            return Ok(lines);
+        };
+        if !folder.is_dir() {
             return Err(format!("{} is not a folder", folder.display()));
         }
         let ids = self.task_ids()?;
         self.report(None)?;
-        if self.folder.is_some() && self.downloads(&ids)?.0.is_empty() {
+        let (own, common) = self.downloads(&ids)?;
+        if own.is_empty() {
             self.download(None, &ids)?;
         }
-        self.own_reports()?.iter().try_for_each(|name| self.json(name).map(drop))
+        let mut lines = vec![folder.display().to_string()];
+        lines.extend(own.iter().map(|name| format!("{name} is the download for task {}", stem(name))));
+        for name in self.file_names()? {
+            if let Some(id) = report_id(&name) {
+                self.json(&name)?;
+                lines.push(format!("{name} answers reports on task {id}"));
+            }
+        }
+        lines.extend(several(&common));
+        if ids.is_none() {
+            lines.push(format!("warning: {TASKS} has no list \"tasks\", so the ids that clients send are not checked"));
+        }
+        Ok(lines)
     }
 
     /// The body of the answer to GET /tasks.
@@ -65,20 +88,15 @@ impl Data {
 
     /// The body of the answer to a report on task `id`: from the task's own file if there is one.
     pub fn report(&self, id: Option<&str>) -> Result<Vec<u8>, String> {
-        let own = self.own_reports()?.into_iter().find(|name| id.is_some() && report_id(name) == id);
+        let own = self.file_names()?.into_iter().find(|name| id.is_some() && report_id(name) == id);
         Ok(self.json(own.as_deref().unwrap_or(REPORT))?.0)
     }
 
     /// The download for task `id`, else the one for all tasks.
     pub fn download(&self, id: Option<&str>, ids: &Ids) -> Result<Download, String> {
         let Some(folder) = &self.folder else {
-            return Ok(Download {
-                name: DOWNLOAD.to_owned(),
-                file: None,
-                length_bytes: BUILT_IN_DOWNLOAD.len() as u64,
-                modified: self.started,
-                warning: None,
-            });
+            let (length_bytes, modified) = (BUILT_IN_DOWNLOAD.len() as u64, self.started);
+            return Ok(Download { name: DOWNLOAD.to_owned(), file: None, length_bytes, modified, warning: None });
         };
         let (own, common) = self.downloads(ids)?;
         let asked_for = |name: &&String| id.is_some_and(|id| stem(name) == id);
@@ -98,28 +116,6 @@ impl Data {
         open().map_err(|error| unreadable(&path, &error))
     }
 
-    /// What the banner says about the data: where it comes from, and what is there beyond the usual.
-    pub fn describe(&self) -> Result<Vec<String>, String> {
-        let Some(folder) = &self.folder else {
-            let mut lines = vec!["built in (--write-data DIR writes a copy that you can change)".to_owned()];
-            let why = format!("is not served: it holds neither {TASKS} nor {REPORT}");
-            lines.extend(beside_executable().map(|other| format!("{} {why}", other.display())));
-            return Ok(lines);
-        };
-        let mut lines = vec![folder.display().to_string()];
-        let ids = self.task_ids()?;
-        let (own, common) = self.downloads(&ids)?;
-        lines.extend(own.iter().map(|name| format!("{name} is the download for task {}", stem(name))));
-        for name in self.own_reports()? {
-            lines.push(format!("{name} answers reports on task {}", report_id(&name).unwrap_or_default()));
-        }
-        lines.extend(several(&common));
-        if ids.is_none() {
-            lines.push(format!("warning: {TASKS} has no list \"tasks\", so the ids that clients send are not checked"));
-        }
-        Ok(lines)
-    }
-
     /// The files for one task each, and the files for all tasks, by name.
     fn downloads(&self, ids: &Ids) -> Result<(Vec<String>, Vec<String>), String> {
         let ids = ids.as_deref().unwrap_or_default();
@@ -127,11 +123,6 @@ impl Data {
         let is_answer = |name: &String| [TASKS, REPORT].iter().any(|answer| name.starts_with(answer));
         let is_download = |name: &String| !is_answer(name) && report_id(name).is_none();
         Ok(self.file_names()?.into_iter().filter(is_download).partition(|name| ids.iter().any(|id| stem(name) == id)))
-    }
-
-    /// The names of the files `report-N.json`.
-    fn own_reports(&self) -> Result<Vec<String>, String> {
-        Ok(self.file_names()?.into_iter().filter(|name| report_id(name).is_some()).collect())
     }
 
     /// The bytes of a file that is to be JSON, as they are, and what they say.
@@ -153,8 +144,7 @@ impl Data {
         let entries = entries.map_err(|error| unreadable(folder, &error))?;
         let is_looked_at = |name: &String| {
             !name.starts_with(['.', '#', '~'])
-                && !LEFT_BY_EDITORS.iter().any(|end| name.ends_with(end))
-                && !LEFT_BY_SYSTEMS.iter().any(|left| name.eq_ignore_ascii_case(left))
+                && !LEFT_BEHIND.iter().any(|end| name.to_ascii_lowercase().ends_with(end))
                 && fs::metadata(folder.join(name)).is_ok_and(|metadata| !metadata.is_dir())
         };
         let names = entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok());
@@ -195,10 +185,7 @@ fn parse(bytes: &[u8]) -> Result<Value, String> {
     }
     serde_json::from_slice(bytes).map_err(|error| {
         if error.is_eof() {
-            return unclosed(bytes).map_or_else(
-                || "the file ends before there is a value in it".to_owned(),
-                |(what, line)| format!("the file ends before the {what} that begins in line {line} is closed"),
-            );
+            return unclosed(bytes);
         }
         let (line, column, text) = (error.line(), error.column(), error.to_string());
         let known = MISTAKES.iter().find(|(begin, _)| text.starts_with(begin));
@@ -210,8 +197,8 @@ fn parse(bytes: &[u8]) -> Result<Value, String> {
     })
 }
 
-/// What is open at the end of a JSON text, and the line in which it begins.
-fn unclosed(bytes: &[u8]) -> Option<(&'static str, usize)> {
+/// What is open at the end of a JSON text that breaks off.
+fn unclosed(bytes: &[u8]) -> String {
     let (mut open, mut line, mut is_escaped) = (Vec::new(), 1, false);
     for byte in bytes {
         let is_in_text = matches!(open.last(), Some(("text", _)));
@@ -227,7 +214,10 @@ fn unclosed(bytes: &[u8]) -> Option<(&'static str, usize)> {
             _ => {}
         }
     }
-    open.pop()
+    match open.pop() {
+        Some((what, line)) => format!("the file ends before the {what} that begins in line {line} is closed"),
+        None => "the file ends before there is a value in it".to_owned(),
+    }
 }
 
 /// Opening anything else, such as a named pipe, could take for ever, and all clients would wait.
@@ -284,9 +274,8 @@ const MISTAKES: [(&str, &str); 8] = [
     ("trailing characters", "the value ends before this place, and something follows"),
     ("control character", "a text does not end in the line in which it begins; \\n in a text is a new line"),
 ];
-/// While a file is open or downloaded, or from before the last change: `#tasks.json#` begins as well.
-const LEFT_BY_EDITORS: [&str; 6] = ["~", "#", ".swp", ".tmp", ".part", ".crdownload"];
-const LEFT_BY_SYSTEMS: [&str; 2] = ["Thumbs.db", "desktop.ini"];
+/// While a file is open or downloaded, or from before the last change (`#tasks.json#` begins as well), or by Windows.
+const LEFT_BEHIND: [&str; 8] = ["~", "#", ".swp", ".tmp", ".part", ".crdownload", "thumbs.db", "desktop.ini"];
 
 #[cfg(test)]
 mod tests {

@@ -3,41 +3,34 @@
 
 use super::data::{BUILT_IN_DOWNLOAD, Data, Download};
 use super::tasks::check_id;
-use crate::message::{Body, Piece, Reply, Request};
+use crate::message::{Piece, Reply, Request};
 use httpdate::HttpDate;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     let (ids, listed) = (request.ids(), data.task_ids()?);
     let download = data.download(ids.first().map(String::as_str), &listed)?;
-    let validators = Validators::of(&download);
+    let (tag, modified) = validators(&download);
     let (length, warning) = (download.length_bytes, download.warning.clone());
-    let mut reply = match failed_condition(request, &validators) {
-        Some((header, 412)) => {
-            let Validators { entity_tag: tag, modified } = &validators;
+    let mut reply = match (failed_condition(request, &tag, modified), range(request, &tag, modified, length)) {
+        (Some((header, 412)), _) => {
             Reply::error(412, format!("{header} does not hold: the file is {tag}, changed {modified}"))
         }
-        Some((_, status)) => Reply::empty(status),
-        // No range lies in an empty file; Flask and RFC 9110, 14.1.2 make it the whole of it.
-        None => match range(request, &validators, length).filter(|_| length > 0) {
-            None => content(download, &validators, 200, 0, length),
-            Some((first, last)) if first < length && first <= last => {
-                let last = last.min(length - 1);
-                content(download, &validators, 206, first, last - first + 1)
-                    .with("Content-Range", format!("bytes {first}-{last}/{length}"))
-            }
-            Some(_) => {
-                Reply::error(416, format!("the range asked for lies outside the file, which has {length} bytes"))
-                    .with("Content-Range", format!("bytes */{length}"))
-            }
-        },
+        (Some((_, status)), _) => Reply::empty(status),
+        (None, Some(range)) if range.is_empty() => {
+            Reply::error(416, format!("the range asked for lies outside the file, which has {length} bytes"))
+                .with("Content-Range", format!("bytes */{length}"))
+        }
+        (None, range) => content(download, &tag, range)?,
     };
     if reply.status < 400 {
         reply = reply
-            .with("Last-Modified", validators.modified.to_string())
+            .with("Last-Modified", modified.to_string())
             .with("Cache-Control", "no-cache")
-            .with("ETag", validators.entity_tag)
+            .with("ETag", tag)
             .with("Accept-Ranges", "bytes");
     }
     reply.notes.findings.extend(check_id(&ids, &listed));
@@ -45,47 +38,48 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     Ok(reply)
 }
 
-fn content(download: Download, validators: &Validators, status: u16, start_byte: u64, length_bytes: u64) -> Reply {
-    let content_type = mime_guess::from_path(&download.name).first_or_octet_stream();
-    let state = format!("{} {}", download.name, validators.entity_tag);
-    let piece = Piece { state, file_bytes: download.length_bytes, first_byte: start_byte };
-    let body = match download.file {
-        Some(file) => Body::File { file, start_byte, length_bytes },
-        None => Body::Bytes(BUILT_IN_DOWNLOAD[start_byte as usize..][..length_bytes as usize].to_vec()),
+/// All of the file, or the range of it.
+fn content(download: Download, tag: &str, range: Option<Range<u64>>) -> Result<Reply, String> {
+    let Download { name, length_bytes: file_bytes, .. } = download;
+    let status = if range.is_some() { 206 } else { 200 };
+    let Range { start, end } = range.unwrap_or(0..file_bytes);
+    let body: Box<dyn Read + Send> = match download.file {
+        None => Box::new(&BUILT_IN_DOWNLOAD[start as usize..]),
+        Some(mut file) => {
+            file.seek(SeekFrom::Start(start)).map_err(|error| format!("cannot read {name}: {error}"))?;
+            Box::new(file)
+        }
     };
-    let mut reply = Reply::new(status, body)
+    let content_type = mime_guess::from_path(&name).first_or_octet_stream();
+    let mut reply = Reply::new(status, body, end - start)
         .with("Content-Type", content_type.essence_str())
-        .with("Content-Disposition", disposition(&download.name));
-    reply.notes.piece = Some(piece);
-    reply
-}
-
-/// What tells one state of a file from another.
-struct Validators {
-    entity_tag: String,
-    /// To the second, as HTTP dates are, and not later than Date (RFC 9110, 8.8.2.1).
-    modified: HttpDate,
-}
-
-impl Validators {
-    fn of(download: &Download) -> Validators {
-        let since_1970 = download.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let entity_tag = format!("\"{:x}-{:x}\"", since_1970.as_nanos(), download.length_bytes);
-        Validators { entity_tag, modified: download.modified.min(SystemTime::now()).max(UNIX_EPOCH).into() }
+        .with("Content-Disposition", disposition(&name));
+    if status == 206 {
+        reply = reply.with("Content-Range", format!("bytes {start}-{}/{file_bytes}", end - 1));
     }
+    let state = format!("{name} {tag}");
+    reply.notes.piece = Some(Piece { state, file_bytes, first_byte: start });
+    Ok(reply)
+}
+
+/// What tells one state of a file from another: its entity tag, and when it changed, to the second, as HTTP dates are, and
+/// not later than Date (RFC 9110, 8.8.2.1).
+fn validators(download: &Download) -> (String, HttpDate) {
+    let since_1970 = download.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let tag = format!("\"{:x}-{:x}\"", since_1970.as_nanos(), download.length_bytes);
+    (tag, download.modified.min(SystemTime::now()).max(UNIX_EPOCH).into())
 }
 
 /// The first condition that does not hold, with the status for it, in the order of RFC 9110, 13.2.2. A date that is none
 /// is ignored.
-fn failed_condition(request: &Request, validators: &Validators) -> Option<(&'static str, u16)> {
+fn failed_condition(request: &Request, tag: &str, modified: HttpDate) -> Option<(&'static str, u16)> {
     let date_in = |header| request.header(header)?.parse::<HttpDate>().ok();
     let lists = |header, tag: &str| request.list(header).any(|own| own == b"*" || own == tag.as_bytes());
-    let tag = validators.entity_tag.as_str();
     if request.header("If-Match").is_some() {
         if !lists("If-Match", tag) {
             return Some(("If-Match", 412));
         }
-    } else if date_in("If-Unmodified-Since").is_some_and(|date| validators.modified > date) {
+    } else if date_in("If-Unmodified-Since").is_some_and(|date| modified > date) {
         return Some(("If-Unmodified-Since", 412));
     }
     if request.header("If-None-Match").is_some() {
@@ -93,26 +87,28 @@ fn failed_condition(request: &Request, validators: &Validators) -> Option<(&'sta
         let is_listed = lists("If-None-Match", tag) || lists("If-None-Match", &format!("W/{tag}"));
         return is_listed.then_some(("If-None-Match", 304));
     }
-    date_in("If-Modified-Since").filter(|date| validators.modified <= *date).map(|_| ("If-Modified-Since", 304))
+    date_in("If-Modified-Since").filter(|date| modified <= *date).map(|_| ("If-Modified-Since", 304))
 }
 
-/// The first and the last byte of the range asked for; the last may be beyond the end. `None`: the whole file, as for
-/// several ranges, another unit, and what is no range at all (RFC 9110, 14.2).
-fn range(request: &Request, validators: &Validators, length: u64) -> Option<(u64, u64)> {
-    let range = request.header("Range").filter(|_| request.method == "GET" && request.headers("Range").count() == 1)?;
+/// What the range asked for has of the file, maybe nothing. `None`: the whole file, as for several ranges, another unit,
+/// and what is no range at all (RFC 9110, 14.2); also for an empty file, as in Flask and RFC 9110, 14.1.2.
+fn range(request: &Request, tag: &str, modified: HttpDate, length: u64) -> Option<Range<u64>> {
+    let is_one = request.method == "GET" && request.headers("Range").count() == 1 && length > 0;
+    let range = request.header("Range").filter(|_| is_one)?;
     if let Some(state) = request.header("If-Range") {
-        let same_date = state.parse().is_ok_and(|date: HttpDate| date == validators.modified);
-        if state != validators.entity_tag && !same_date {
+        let same_date = state.parse().is_ok_and(|date: HttpDate| date == modified);
+        if state != tag && !same_date {
             return None;
         }
     }
     let (_, piece) = range.split_once('=').filter(|(unit, _)| unit.trim().eq_ignore_ascii_case("bytes"))?;
     let (first, last) = piece.split_once('-')?;
-    match (first.trim(), last.trim()) {
-        ("", suffix) => Some((length.saturating_sub(position(suffix)?), u64::MAX)),
-        (first, "") => Some((position(first)?, u64::MAX)),
-        (first, last) => Some((position(first)?, position(last)?)),
-    }
+    let (first, last) = match (first.trim(), last.trim()) {
+        ("", suffix) => (length.saturating_sub(position(suffix)?), u64::MAX),
+        (first, "") => (position(first)?, u64::MAX),
+        (first, last) => (position(first)?, position(last)?),
+    };
+    Some(first..length.min(last.saturating_add(1)))
 }
 
 /// Digits only; a number beyond 64 bits is beyond every file.

@@ -35,18 +35,13 @@ impl Layout {
     pub fn of(body: &mut (impl Read + Seek), boundary: &str, max_parts: usize) -> io::Result<Layout> {
         let mut layout = Layout::read(body, &format!("--{boundary}"), max_parts)?;
         if layout.begun_parts == 0 && !layout.has_last_delimiter {
-            let shown = quoted(boundary.as_bytes());
-            let is_missing = format!("the boundary {shown} of the Content-Type does not occur in the report");
-            layout.stopped = Some(if layout.has_delimiter {
-                is_missing + " as a line of its own"
-            } else if Layout::read(body, boundary, 1)?
-                .parts
-                .first()
-                .is_some_and(|(head, _)| head.name("name").is_some())
-            {
+            let is_named = |(head, _): &(PartHead, Range<u64>)| head.name("name").is_some();
+            let (shown, has_delimiter) = (quoted(boundary.as_bytes()), layout.has_delimiter);
+            layout.stopped = Some(if !has_delimiter && Layout::read(body, boundary, 1)?.parts.iter().any(is_named) {
                 format!("the report lacks the two dashes that stand before {shown} in the body only")
             } else {
-                is_missing
+                let how = if has_delimiter { " as a line of its own" } else { "" };
+                format!("the boundary {shown} of the Content-Type does not occur in the report{how}")
             });
         }
         Ok(layout)
@@ -66,7 +61,8 @@ impl Layout {
             let lines = &lines[..lines.len().min(MAX_PART_HEAD_BYTES)];
             let is_line = (found == 0 || before.ends_with(b"\n")) && !own_end.ends_with(b"\r");
             // Before the first part, only header lines of a part tell it from a text.
-            let begins_head = offset > 0 && begins_head(lines);
+            let begin = lines.trim_ascii_start().get(..8);
+            let begins_head = offset > 0 && begin.is_some_and(|begin| begin.eq_ignore_ascii_case(b"Content-"));
             if !is_line && (layout.begun_parts > 0 || begins_head) {
                 layout.note_misplaced(before);
             }
@@ -160,10 +156,6 @@ fn no_end(part: usize) -> String {
     format!("the header lines of part {part} of the report do not end with an empty line (CR LF, CR LF)")
 }
 
-fn begins_head(lines: &[u8]) -> bool {
-    lines.trim_ascii_start().get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"Content-"))
-}
-
 /// So far behind a delimiter the header lines of a part begin; 0: it is the last. `None`: it is part of a content.
 fn head_offset(behind: &[u8]) -> Option<usize> {
     let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t');
@@ -240,15 +232,14 @@ impl<B: Read + Seek> Window<'_, B> {
 pub fn content(body: &mut (impl Read + Seek), place: &Range<u64>) -> io::Result<impl BufRead> {
     let random: [u8; 16] = generate(&SystemRandom::new()).expect("the system has random numbers").expose();
     let boundary = format!("{:032x}", u128::from_ne_bytes(random));
-    let (begin, end) = (format!("\r\n--{boundary}\r\n{STAND_IN}"), format!("\r\n--{boundary}--\r\n"));
+    let begin = format!("\r\n--{boundary}\r\nContent-Disposition: form-data; name=\"part\"\r\n\r\n");
+    let end = format!("\r\n--{boundary}--\r\n");
     body.seek(SeekFrom::Start(place.start))?;
     let content = body.take(place.end - place.start);
     let part = Multipart::with_body(Cursor::new(begin).chain(content).chain(Cursor::new(end)), boundary);
     Ok(part.into_entry().into_result()?.expect("a part follows the first boundary").data)
 }
 
-/// What `multipart` gets to see.
-const STAND_IN: &str = "Content-Disposition: form-data; name=\"part\"\r\n\r\n";
 const MAX_PART_HEAD_BYTES: usize = 16 * 1024;
 /// To be shown.
 const MAX_BEFORE_BYTES: u64 = 16;

@@ -38,7 +38,7 @@ impl PartHead {
 
     /// The text of a field.
     pub fn decode(&self, text: &[u8]) -> String {
-        let parameters = self.header("content-type").map(Parameters::of).unwrap_or_default();
+        let parameters = Parameters::of(self.header("content-type").unwrap_or_default());
         let charset = parameters.text("charset").unwrap_or_default().to_ascii_lowercase();
         match charset.as_str() {
             "iso-8859-1" | "iso8859-1" | "latin1" => text.iter().map(|byte| char::from(*byte)).collect(),
@@ -49,33 +49,28 @@ impl PartHead {
     /// What is wrong with it as the part of that number.
     pub fn flaws(&self, number: usize) -> Vec<Finding> {
         let part = format!("part {number} of the report");
-        let mut sentences = Vec::new();
         let disposition = self.header("content-disposition");
-        let shown_disposition = quoted(disposition.unwrap_or_default());
-        let parameters = disposition.map(Parameters::of).unwrap_or_default();
-        if parameters.is_malformed || disposition.is_some_and(|value| !is_of_type(value, "form-data")) {
-            sentences.push(format!("the Content-Disposition of {part} is malformed: {shown_disposition}"));
-        } else if parameters.text("name").is_none() {
-            sentences.push(format!("{part} has no field name"));
-        }
+        let parameters = Parameters::of(disposition.unwrap_or_default());
+        let is_malformed = parameters.is_malformed || disposition.is_some() && parameters.kind != "form-data";
         // `filename*` whole is what requests and .NET write.
         let is_forbidden =
             |name: &str| name.starts_with("name*") || name.starts_with("filename*") && name != "filename*";
-        if parameters.list.iter().any(|(name, _)| is_forbidden(name)) {
-            sentences.push(format!("{part} has a name in a form that RFC 7578, 4.2 forbids: {shown_disposition}"));
-        }
+        let has_forbidden = parameters.list.iter().any(|(name, _)| is_forbidden(name));
         let encoding = to_text(self.header("content-transfer-encoding").unwrap_or_default()).to_ascii_lowercase();
-        if !["", "7bit", "8bit", "binary"].contains(&encoding.as_str()) {
-            let encoding = shown(&encoding);
-            sentences.push(format!("{part} has Content-Transfer-Encoding: {encoding}, which nobody decodes"));
-        }
+        let is_encoded = !["", "7bit", "8bit", "binary"].contains(&encoding.as_str());
         let content_type = self.content_type().unwrap_or_default();
-        if content_type.to_ascii_lowercase().starts_with("multipart/") {
-            let content_type = shown(&content_type);
-            sentences.push(format!("{part} is {content_type}; send each file as a part: curl -F file=@a -F file=@b"));
-        }
-        let received = quoted(&self.raw);
-        sentences.into_iter().map(|sentence| Finding::new(400, sentence, WELL_FORMED, &received)).collect()
+        let is_nested = content_type.to_ascii_lowercase().starts_with("multipart/");
+        let (disposition, encoding) = (quoted(disposition.unwrap_or_default()), shown(&encoding));
+        let (content_type, received) = (shown(&content_type), quoted(&self.raw));
+        let flaws = [
+            (is_malformed, format!("the Content-Disposition of {part} is malformed: {disposition}")),
+            (!is_malformed && parameters.text("name").is_none(), format!("{part} has no field name")),
+            (has_forbidden, format!("{part} has a name in a form that RFC 7578, 4.2 forbids: {disposition}")),
+            (is_encoded, format!("{part} has Content-Transfer-Encoding: {encoding}, which nobody decodes")),
+            (is_nested, format!("{part} is {content_type}; send each file as a part: curl -F file=@a -F file=@b")),
+        ];
+        let flaws = flaws.into_iter().filter(|(is_there, _)| *is_there);
+        flaws.map(|(_, sentence)| Finding::new(400, sentence, WELL_FORMED, &received)).collect()
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {
@@ -105,14 +100,10 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
     memchr_iter(b'\n', bytes).find(is_end)
 }
 
-/// What stands before the parameters.
-pub fn is_of_type(value: &[u8], name: &str) -> bool {
-    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(name.as_bytes())
-}
-
 /// The parameters behind the first semicolon of a header's value, without their quotes (RFC 9110, 5.6.6).
-#[derive(Default)]
 pub struct Parameters {
+    /// What stands before them, in lower case.
+    pub kind: String,
     /// The names in lower case.
     list: Vec<(String, Vec<u8>)>,
     /// No semicolon between two, a quote that is not closed, a line end within a value, or a name that is there twice.
@@ -121,9 +112,11 @@ pub struct Parameters {
 
 impl Parameters {
     pub fn of(value: &[u8]) -> Parameters {
-        let mut parameters = Parameters::default();
-        let mut rest = memchr(b';', value).map(|at| &value[at + 1..]).unwrap_or_default();
+        let (kind, mut rest) = value.split_at(memchr(b';', value).unwrap_or(value.len()));
+        let kind = to_text(kind.trim_ascii()).to_ascii_lowercase();
+        let mut parameters = Parameters { kind, list: Vec::new(), is_malformed: false };
         while !rest.trim_ascii_start().is_empty() {
+            rest = rest.strip_prefix(b";").or(rest.strip_prefix(b",")).unwrap_or(rest);
             let end = rest.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(rest.len());
             let name = to_text(rest[..end].trim_ascii()).to_ascii_lowercase();
             let (value, behind) = match rest[end..].strip_prefix(b"=") {
@@ -134,7 +127,6 @@ impl Parameters {
             let is_well_formed = matches!(behind, Some([] | [b';', ..])) && memchr2(b'\r', b'\n', &value).is_none();
             parameters.is_malformed |= !is_well_formed || parameters.get(&name).is_some() && !name.is_empty();
             rest = behind.unwrap_or_default();
-            rest = rest.strip_prefix(b";").or(rest.strip_prefix(b",")).unwrap_or(rest);
             parameters.list.push((name, value));
         }
         parameters

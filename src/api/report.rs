@@ -3,50 +3,44 @@
 
 use super::data::Data;
 use super::multipart::{self, Layout};
-use super::part_head::{Parameters, PartHead, is_of_type};
+use super::part_head::{Parameters, PartHead};
 use super::tasks::check_id;
 use crate::journal::record::Reports;
-use crate::message::{Finding, Part, Reply, Request};
-use crate::text::{counted, quoted, shown, to_text};
+use crate::message::{Finding, Notes, Part, Reply, Request};
+use crate::text::{counted, in_bytes, quoted, shown, to_text};
 use ring::digest::{Context, SHA256};
 use std::fs;
 use std::io::{self, BufRead, Write};
 
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
-    let content_type = request.header("Content-Type");
-    let example = example(&request.header("User-Agent").unwrap_or_default());
-    let mut report = Report { example, reports, ids: request.ids(), ..Report::default() };
-    match boundary(content_type.as_deref(), example) {
+    let mut report = Report { reports, ids: request.ids(), ..Report::default() };
+    match boundary(request) {
         Ok(boundary) => {
             report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?;
             // It is the cause of whatever else was found.
-            report.findings = content_encoding(request).map_or(report.findings, |finding| vec![finding]);
+            let findings = report.notes.findings;
+            report.notes.findings = content_encoding(request).map_or(findings, |finding| vec![finding]);
         }
-        Err(finding) => report.findings.push(finding),
+        Err(finding) => report.notes.findings.push(finding),
     }
     // What was learnt of the report is told even where no answer can be given.
     let answer = report.answer(data);
-    let mut reply = match (report.not_saved, answer) {
+    let mut reply = match (report.notes.error, answer) {
         (Some(sentence), _) => Reply::error(507, sentence),
         (None, Err(sentence)) => Reply::error(500, sentence),
         (None, Ok(bytes)) => Reply::json(200, bytes),
     };
-    reply.notes.parts = report.parts;
-    reply.notes.findings = report.findings;
+    reply.notes = Notes { error: reply.notes.error, ..report.notes };
     Ok(reply)
 }
 
 /// What came in.
 #[derive(Default)]
 struct Report<'a> {
-    /// How its client would send a file.
-    example: &'static str,
     /// Where its files are to be kept, as long as that works.
     reports: Option<&'a Reports>,
-    /// Why it does not.
-    not_saved: Option<String>,
-    parts: Vec<Part>,
-    findings: Vec<Finding>,
+    /// The error is why it does not.
+    notes: Notes,
     /// Those of the query, and the values of text fields `id`.
     ids: Vec<String>,
 }
@@ -55,45 +49,37 @@ impl Report<'_> {
     /// The answer of the data folder, after a look at the id if there is one.
     fn answer(&mut self, data: &Data) -> Result<Vec<u8>, String> {
         if !self.ids.is_empty() {
-            self.findings.extend(check_id(&self.ids, &data.task_ids()?));
+            self.notes.findings.extend(check_id(&self.ids, &data.task_ids()?));
         }
         data.report(self.ids.first().map(String::as_str))
     }
 
     fn read(&mut self, request: &mut Request, boundary: &str) -> io::Result<()> {
-        if request.body_bytes == 0 {
-            let sentence = "the body of the report is empty; some encoders give theirs only once";
-            self.note(400, sentence, &as_field(self.example), "0 bytes, 0 parts");
-            return Ok(());
-        }
         let layout = Layout::of(&mut request.body, boundary, MAX_PARTS)?;
         let [line, last] = ["", "--"].map(|end| quoted(format!("--{boundary}{end}").as_bytes()));
         let expected = format!("parts between lines {line}, and {last} at the end, all with CR LF");
-        for sentence in layout.flaws() {
-            self.note(400, sentence, &expected, &counted(layout.begun_parts as u64, "part"));
-        }
+        let received = counted(layout.begun_parts as u64, "part");
+        let finding = |sentence| Finding::new(400, sentence, &expected, &received);
+        self.notes.findings.extend(layout.flaws().into_iter().map(finding));
+        // Of a report that breaks off nothing is kept.
+        self.reports = self.reports.filter(|_| layout.is_whole());
         for (head, place) in &layout.parts {
             let mut content = multipart::content(&mut request.body, place)?;
-            let part = self.read_part(head, &mut content, layout.is_whole())?;
-            self.parts.push(part);
+            let part = self.read_part(head, &mut content)?;
+            self.notes.parts.push(part);
         }
         if layout.is_whole() {
-            self.check_files();
+            self.check_files(request);
         }
         Ok(())
     }
 
-    /// `is_whole`: the report has come to its end; of another nothing is kept.
-    fn read_part(&mut self, head: &PartHead, content: &mut impl BufRead, is_whole: bool) -> io::Result<Part> {
+    fn read_part(&mut self, head: &PartHead, content: &mut impl BufRead) -> io::Result<Part> {
         let file_name = head.name("filename").map(limited);
         let mut file = self.reports.filter(|_| file_name.is_some()).and_then(|reports| self.saved(reports.begin()));
         let mut digest = Context::new(&SHA256);
         let (mut size_bytes, mut beginning) = (0, Vec::new());
-        loop {
-            let piece = content.fill_buf()?;
-            if piece.is_empty() {
-                break;
-            }
+        while let piece @ [_, ..] = content.fill_buf()? {
             digest.update(piece);
             file = file.and_then(|mut file| self.saved(file.write_all(piece).map(|()| file)));
             beginning.extend(piece.iter().take(MAX_VALUE_BYTES - beginning.len()));
@@ -101,12 +87,11 @@ impl Report<'_> {
             size_bytes += length as u64;
             content.consume(length);
         }
-        // A form in which no file was chosen has neither name nor content.
         let name = file_name.as_deref().unwrap_or_default();
-        let is_chosen = size_bytes > 0 || !name.is_empty();
+        let is_chosen = (name, size_bytes) != NO_FILE;
         let saved = file
             .zip(self.reports)
-            .filter(|_| is_whole && is_chosen)
+            .filter(|_| is_chosen)
             .and_then(|(file, reports)| self.saved(reports.keep(file.into_temp_path(), name)));
         let cut = str::from_utf8(&beginning).err().filter(|error| error.error_len().is_none());
         if let Some(cut) = cut.filter(|_| size_bytes > MAX_VALUE_BYTES as u64) {
@@ -118,15 +103,14 @@ impl Report<'_> {
         if field == "id" {
             self.ids.extend(value.clone());
         }
-        self.findings.extend(head.flaws(self.parts.len() + 1));
+        self.notes.findings.extend(head.flaws(self.notes.parts.len() + 1));
         Ok(Part {
             field: limited(field),
             file_name,
             content_type: head.content_type().map(limited),
             size_bytes,
             sha256: digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
-            value_bytes: value.as_ref().map(|_| beginning.len()),
-            value,
+            value: value.map(|value| (value, beginning.len())),
             saved,
         })
     }
@@ -135,33 +119,27 @@ impl Report<'_> {
     fn saved<T>(&mut self, outcome: io::Result<T>) -> Option<T> {
         let failed = |error: &io::Error| {
             let sentence = format!("the report came, but cannot be kept in the folder of --record: {error}");
-            (self.reports, self.not_saved) = (None, Some(sentence));
+            (self.reports, self.notes.error) = (None, Some(sentence));
             // Not half a report either. What cannot be removed says where it is.
-            for part in &mut self.parts {
+            for part in &mut self.notes.parts {
                 part.saved = part.saved.take().filter(|path| fs::remove_file(path).is_err());
             }
         };
         outcome.inspect_err(failed).ok()
     }
 
-    fn check_files(&mut self) {
-        let expected = &format!("a part with a file name and content: {}", self.example);
-        let is_file =
-            |part: &&Part| part.file_name.as_ref().is_some_and(|name| !name.is_empty() || part.size_bytes > 0);
-        let files: Vec<&Part> = self.parts.iter().filter(is_file).collect();
-        let empty = files.iter().find(|file| file.size_bytes == 0);
-        if files.is_empty() && self.findings.is_empty() {
+    fn check_files(&mut self, request: &Request) {
+        let expected = &format!("a part with a file name and content: {}", example(request));
+        let named = self.notes.parts.iter().filter_map(|part| Some((part.file_name.as_deref()?, part.size_bytes)));
+        let files: Vec<(&str, u64)> = named.filter(|file| *file != NO_FILE).collect();
+        if files.is_empty() && self.notes.findings.is_empty() {
             // Whatever else is wrong with the report may be why none was found.
-            let received = format!("{}, none with a file name", counted(self.parts.len() as u64, "part"));
-            self.note(422, "the report has no file part", expected, &received);
-        } else if let Some(name) = empty.and_then(|file| file.file_name.as_ref()) {
+            let received = format!("{}, none with a file name", counted(self.notes.parts.len() as u64, "part"));
+            self.notes.findings.push(Finding::new(422, "the report has no file part", expected, &received));
+        } else if let Some((name, _)) = files.iter().find(|(_, size_bytes)| *size_bytes == 0) {
             let sentence = format!("the file {} in the report is empty", quoted(name.as_bytes()));
-            self.note(422, sentence, expected, "0 bytes");
+            self.notes.findings.push(Finding::new(422, sentence, expected, "0 bytes"));
         }
-    }
-
-    fn note(&mut self, status: u16, sentence: impl Into<String>, expected: &str, received: &str) {
-        self.findings.push(Finding::new(status, sentence, expected, received));
     }
 }
 
@@ -174,34 +152,32 @@ fn content_encoding(request: &Request) -> Option<Finding> {
 }
 
 /// A line for the client that its User-Agent names.
-fn example(user_agent: &str) -> &'static str {
-    let user_agent = user_agent.to_ascii_lowercase();
+fn example(request: &Request) -> &'static str {
+    let user_agent = request.header("User-Agent").unwrap_or_default().to_ascii_lowercase();
     EXAMPLES.iter().find(|(name, _)| user_agent.contains(name)).map_or(CURL_EXAMPLE, |(_, example)| example)
 }
 
-fn as_field(example: &str) -> String {
-    format!("the file as a form field, with the Content-Type left to the HTTP library: {example}")
-}
-
-/// The boundary from the Content-Type, or what is wrong with that.
-fn boundary(content_type: Option<&str>, example: &str) -> Result<String, Finding> {
-    let received =
-        content_type.map_or_else(|| "no Content-Type".to_owned(), |value| shown(&format!("Content-Type: {value}")));
-    let finding = |status, sentence: &str| Err(Finding::new(status, sentence, &as_field(example), &received));
-    let value = content_type.unwrap_or_default();
-    if !value.to_ascii_lowercase().starts_with("multipart/form-data") {
-        return finding(415, "the report is not sent as multipart/form-data");
-    }
+/// The boundary from the Content-Type, or why no part can be read.
+fn boundary(request: &Request) -> Result<String, Finding> {
+    let content_type = request.header("Content-Type").map(|value| format!("Content-Type: {value}"));
+    let value = request.header("Content-Type").unwrap_or_default();
     let parameters = Parameters::of(value.as_bytes());
-    if parameters.is_malformed || !is_of_type(value.as_bytes(), "multipart/form-data") {
-        let comma = if value.contains(',') { ", by a comma where a semicolon belongs" } else { "" };
-        let shown = quoted(value.as_bytes());
-        return finding(400, &format!("the Content-Type of the report is malformed{comma}: {shown}"));
-    }
-    match parameters.get("boundary") {
-        Some(boundary) if !boundary.is_empty() => Ok(String::from_utf8_lossy(boundary).into_owned()),
-        _ => finding(400, "the Content-Type of the report has no boundary"),
-    }
+    let (status, sentence) = match parameters.get("boundary").unwrap_or_default() {
+        _ if !parameters.kind.starts_with(FORM) => (415, format!("the report is not sent as {FORM}")),
+        _ if parameters.is_malformed || parameters.kind != FORM => {
+            let comma = if value.contains(',') { ", by a comma where a semicolon belongs" } else { "" };
+            let shown = quoted(value.as_bytes());
+            (400, format!("the Content-Type of the report is malformed{comma}: {shown}"))
+        }
+        b"" => (400, "the Content-Type of the report has no boundary".to_owned()),
+        _ if request.body_bytes == 0 => (400, EMPTY.to_owned()),
+        boundary => return Ok(String::from_utf8_lossy(boundary).into_owned()),
+    };
+    let example = example(request);
+    let expected = format!("the file as a form field, with the Content-Type left to the HTTP library: {example}");
+    let content_type = content_type.map_or("no Content-Type".to_owned(), |value| shown(&value));
+    let received = format!("{content_type}, {}", in_bytes(request.body_bytes));
+    Err(Finding::new(status, sentence, &expected, &received))
 }
 
 fn limited(name: String) -> String {
@@ -211,6 +187,8 @@ fn limited(name: String) -> String {
     }
 }
 
+const EMPTY: &str = "the body of the report is empty; some encoders give theirs only once";
+const FORM: &str = "multipart/form-data";
 pub const CURL_EXAMPLE: &str = "curl -F file=@report.zip URL";
 /// By a word of the User-Agent.
 const EXAMPLES: [(&str, &str); 4] = [
@@ -222,6 +200,8 @@ const EXAMPLES: [(&str, &str); 4] = [
     ),
     (".net", r#"new MultipartFormDataContent { { new StreamContent(file), "file", "report.zip" } }"#),
 ];
+/// The name and the size where no file was chosen in a form.
+const NO_FILE: (&str, u64) = ("", 0);
 /// More parts, or longer names, would only be there to fill the memory.
 const MAX_NAME_CHARACTERS: usize = 1000;
 const MAX_PARTS: usize = 1000;

@@ -1,9 +1,9 @@
 //! Sends an answer at the client's own pace: head and beginning of the body together, so that a small one is one
 //! segment, and a file straight from the disk.
 
-use crate::message::{Body, Reply};
+use crate::message::Reply;
 use crate::text::grouped;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -17,32 +17,23 @@ pub struct Sent {
 
 /// `omits_body`: it is the answer to HEAD.
 pub fn send(stream: &mut impl Write, reply: &mut Reply, omits_body: bool) -> Sent {
-    let end = if omits_body { 0 } else { reply.body.length_bytes() };
+    let end = if omits_body { 0 } else { reply.length_bytes };
     send_in_pieces(stream, reply, &[end])
 }
 
 /// The head promises all; the body goes out up to each of these bytes, with a pause before the next.
 pub fn send_in_pieces(stream: &mut impl Write, reply: &mut Reply, ends: &[u64]) -> Sent {
-    let length = reply.body.length_bytes();
-    let mut buffer = head_bytes(reply);
-    let mut body_bytes = 0;
-    let outcome = match &mut reply.body {
-        Body::Bytes(bytes) => copy(&mut bytes.as_slice(), ends, &mut buffer, stream, &mut body_bytes),
-        Body::File { file, start_byte, .. } => file
-            .seek(SeekFrom::Start(*start_byte))
-            .map_err(|error| unreadable(&error))
-            .and_then(|_| copy(file, ends, &mut buffer, stream, &mut body_bytes)),
-    };
-    let trouble =
-        outcome.err().map(|what| format!("{what} after {} of {} bytes", grouped(body_bytes), grouped(length)));
+    let (mut body_bytes, length) = (0, grouped(reply.length_bytes));
+    let outcome = copy(head_bytes(reply), &mut reply.body, ends, stream, &mut body_bytes);
+    let trouble = outcome.err().map(|what| format!("{what} after {} of {length} bytes", grouped(body_bytes)));
     Sent { body_bytes, trouble }
 }
 
 /// Sends what is in the buffer, and the body behind it up to each of the ends. The error says what went wrong.
 fn copy(
+    mut buffer: Vec<u8>,
     body: &mut impl Read,
     ends: &[u64],
-    buffer: &mut Vec<u8>,
     stream: &mut impl Write,
     sent: &mut u64,
 ) -> Result<(), String> {
@@ -52,7 +43,9 @@ fn copy(
             let before = buffer.len();
             let wanted = (end - *sent).min(PIECE_BYTES) as usize;
             buffer.resize(before + wanted, 0);
-            let count = body.read(&mut buffer[before..]).map_err(|error| unreadable(&error))?;
+            let count = body
+                .read(&mut buffer[before..])
+                .map_err(|error| format!("the file could not be read any more ({error}),"))?;
             stream.write_all(&buffer[..before + count]).map_err(|error| match error.kind() {
                 ErrorKind::TimedOut => "the client stopped reading",
                 _ => "the client closed the connection",
@@ -70,10 +63,6 @@ fn copy(
     Ok(())
 }
 
-fn unreadable(error: &io::Error) -> String {
-    format!("the file could not be read any more ({error}),")
-}
-
 fn head_bytes(reply: &Reply) -> Vec<u8> {
     let status = tiny_http::StatusCode(reply.status);
     let date = httpdate::HttpDate::from(SystemTime::now());
@@ -84,7 +73,7 @@ fn head_bytes(reply: &Reply) -> Vec<u8> {
     }
     // A 304 has no body, and its length would be that of the 200 (RFC 9110, 8.6).
     if reply.status != 304 {
-        head.push_str(&format!("Content-Length: {}\r\n", reply.body.length_bytes()));
+        head.push_str(&format!("Content-Length: {}\r\n", reply.length_bytes));
     }
     head.push_str("\r\n");
     head.into_bytes()

@@ -17,7 +17,7 @@ pub type Turns = [AtomicU64; 3];
 pub fn met(fault: Fault, turns: &Turns, request: Option<&Request>) -> bool {
     let is_turn = |turn: &AtomicU64| turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
     let step = request.and_then(Request::step);
-    fault.is_of_certificate() || step.is_some_and(|step| is_turn(&turns[step as usize]))
+    fault.is_of_certificate() || step.is_some_and(|step| is_turn(&turns[step]))
 }
 
 /// The reply that `--fault unavailable` puts in the place of another.
@@ -29,7 +29,7 @@ pub fn unavailable(other: Reply) -> Reply {
 
 /// Sends what the fault, if any, makes of an answer. `omits_body`: it is the answer to HEAD.
 pub fn send_with(fault: Option<Fault>, stream: &mut Stream, reply: &mut Reply, omits_body: bool) -> Sent {
-    let length = reply.body.length_bytes();
+    let length = reply.length_bytes;
     match fault {
         Some(Fault::Reset) => {
             stream.socket.reset_at_end();

@@ -2,7 +2,7 @@
 //! it is ready for a strict server. The server's own failures are counted apart.
 
 use super::coverage::Coverage;
-use crate::message::{DOWNLOAD, Ended, Exchange, Fault, Finding, REPORT, Request, Step, TASKS};
+use crate::message::{DOWNLOAD, Ended, Exchange, Fault, Finding, REPORT, Request, STEPS, TASKS};
 use crate::text::{counted, grouped, shown};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -84,20 +84,20 @@ impl Checklist {
             }
             return;
         };
-        let is_whole = step != Step::Download || self.fetch(exchange);
+        let (name, .., path) = STEPS[step];
+        let is_whole = path != DOWNLOAD || self.fetch(exchange);
         let (has_findings, is_cut) = (!notes.findings.is_empty(), undelivered.is_some());
-        let tally = &mut self.tallies[step as usize];
+        let tally = &mut self.tallies[step];
         let happened = [true, has_findings, is_refused(*status), *status == 206, is_cut && !is_on_purpose];
         tally.counts.iter_mut().zip(happened).for_each(|(count, happened)| *count += u64::from(happened));
         // A download may be put together from pieces, also from those that broke off.
         let is_good = matches!(status, 200..=299 | 304) && is_whole && !has_findings;
-        let is_good = is_good && (!is_cut || step == Step::Download);
+        let is_good = is_good && (!is_cut || path == DOWNLOAD);
         tally.is_done |= is_good;
         let ids = request.as_ref().map(|request| request.ids().join(", ")).unwrap_or_default();
         let has_passed = is_good || !is_on_purpose;
         let last = &mut tally.lasts.entry(ids).or_default()[usize::from(has_passed)];
         *last = exchange.number.max(*last);
-        let (name, ..) = STEPS[step as usize];
         for complaint in complaints {
             self.note(name, &complaint, format!("{name}: {complaint}"));
         }
@@ -242,16 +242,17 @@ impl Checklist {
 
     /// Why a step is not done, where no mistake says it.
     fn shortfall(&self, index: usize) -> Option<String> {
-        let (name, done, request) = STEPS[index];
+        let (name, done, method, path) = STEPS[index];
         let Tally { counts: [requests, .., cut], is_done, lasts } = &self.tallies[index];
         let most = self.downloads.values().max_by_key(|download| download.bytes());
-        let why = match most.filter(|download| index == Step::Download as usize && !download.has_all()) {
+        let why = match most.filter(|download| path == DOWNLOAD && !download.has_all()) {
             _ if *is_done => {
                 let (ids, _) = lasts.iter().find(|(_, [met, passed])| met > passed)?;
                 let which = if ids.is_empty() { String::new() } else { format!(" (id={})", shown(ids)) };
                 format!("a request that met the fault was not tried again{which}")
             }
-            _ if *requests == 0 => format!("never {done}; send {request}"),
+            _ if *requests == 0 && path == DOWNLOAD => format!("never {done}; send {method} {path}?id=N"),
+            _ if *requests == 0 => format!("never {done}; send {method} {path}"),
             Some(download) => download.told(),
             _ if self.mistakes.iter().any(|mistake| mistake.kind == name) => return None,
             _ if self.has_met_fault => "no answer was a good one".to_owned(),
@@ -317,12 +318,6 @@ fn times(number: u64) -> String {
     }
 }
 
-/// The name of each `Step`, what it is to be, and by which request.
-const STEPS: [(&str, &str, &str); 3] = [
-    ("tasks", "listed", "GET /xyz/api/cleaner/tasks"),
-    ("download", "fetched", "GET /xyz/api/cleaner/tasks/download?id=N"),
-    ("report", "sent", "POST /xyz/api/cleaner/tasks/report"),
-];
 /// What is counted of a step, in the journal and on the console: requests; what a strict server would refuse; what this
 /// one refused; answers with only a range; answers that the client did not take whole.
 const COUNTS: [(&str, &str); 5] = [

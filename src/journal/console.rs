@@ -2,7 +2,6 @@
 //! pipe, or a Windows console that a mouse selection has frozen, holds up the printing and never the serving.
 
 use crate::text::{Failure, counted};
-use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::iter;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -100,7 +99,7 @@ fn has_colours(is_on_stderr: bool) -> bool {
 }
 
 /// Says on standard error why the program ends. It ends either way, so a closed standard error is no further failure.
-pub fn print_failure(failure: &dyn Display) {
+pub fn print_failure(failure: &str) {
     writeln!(io::stderr(), "{failure}").ok();
     hold_window();
 }
