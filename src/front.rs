@@ -16,9 +16,9 @@ use crate::journal::Journal;
 use crate::message::{Exchange, Fault, Reply, Request};
 use crate::text::{Failure, quoted};
 use answer::{Sent, send};
-use http1::{Framing, Refusal};
+use http1::Refusal;
 use socket::{Limit, Socket};
-use std::io::{self, BufReader, ErrorKind, Seek, Write};
+use std::io::{self, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -262,7 +262,7 @@ impl Front {
         } else if let Some(first) = findings.first().filter(|_| self.strict) {
             Some(Reply::refusal(first))
         } else {
-            self.read_body(input, &mut request).err().map(|refusal| *refusal)
+            body::read(input, &mut request, self.max_upload_bytes).err().map(|refusal| *refusal)
         };
         let is_whole = refusal.is_none();
         let (request, mut reply) = match refusal {
@@ -271,23 +271,6 @@ impl Front {
         };
         reply.notes.findings.extend(findings);
         (request, reply, is_whole)
-    }
-
-    fn read_body(&self, input: &mut BufReader<Stream>, request: &mut Request) -> Result<(), Refusal> {
-        let framing = http1::framing(request, self.max_upload_bytes)?;
-        let expects_continue = http1::expects_continue(request)?;
-        if framing == Framing::Length(0) {
-            return Ok(());
-        }
-        if expects_continue && input.buffer().is_empty() {
-            // Where this fails the client is gone, and reading the body says so.
-            input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok();
-        }
-        let not_stored = |error: io::Error| body::not_stored(&error);
-        let read = body::read_body(input, framing, self.max_upload_bytes, &mut request.body);
-        request.body_bytes = request.body.stream_position().map_err(not_stored)?;
-        read?;
-        request.body.rewind().map_err(not_stored)
     }
 }
 
