@@ -117,8 +117,8 @@ impl Front {
         let serve = move || {
             let mut busy = None;
             let served = catch_unwind(AssertUnwindSafe(|| {
-                let socket = Socket::new(stream, self.timeout, Arc::downgrade(&token));
-                self.serve(socket.map_err(|error| broke(&error))?, client, is_refused, &mut busy)
+                let socket = Socket::new(stream, self.timeout, Arc::downgrade(&token), is_refused);
+                self.serve(socket.map_err(|error| broke(&error))?, client, &mut busy)
             }));
             let made_mistake = |_| Err("the server made a mistake over this connection and closed it".to_owned());
             if let Err(sentence) = served.unwrap_or_else(made_mistake) {
@@ -135,7 +135,7 @@ impl Front {
     }
 
     /// One connection, from the first byte to the last. The error says why it came to no request.
-    fn serve(&self, mut socket: Socket, client: SocketAddr, is_refused: bool, busy: &mut Busy) -> Result<(), String> {
+    fn serve(&self, mut socket: Socket, client: SocketAddr, busy: &mut Busy) -> Result<(), String> {
         let first = socket.fill().map(<[u8]>::to_vec).map_err(|error| match error.kind() {
             ErrorKind::TimedOut => "closed: it connected and sent nothing in time".to_owned(),
             _ => broke(&error),
@@ -147,7 +147,7 @@ impl Front {
                 self.journal.connection(client, sentence, false);
                 Ok(())
             }
-            (Some(tls), Some(&TLS_HANDSHAKE)) => self.converse(tls.shake_hands(socket)?, client, is_refused, busy),
+            (Some(tls), Some(&TLS_HANDSHAKE)) => self.converse(tls.shake_hands(socket)?, client, busy),
             (Some(_), _) => Err(self.refuse_plain(socket, &first)),
             (None, Some(&TLS_HANDSHAKE)) => {
                 // Where this fails, the client does without.
@@ -155,12 +155,12 @@ impl Front {
                 socket.end().ok();
                 Err(format!("closed: it speaks TLS, but this port speaks plain HTTP: use {}", self.url))
             }
-            (None, _) => self.converse(Stream { socket, tls: None }, client, is_refused, busy),
+            (None, _) => self.converse(Stream { socket, tls: None }, client, busy),
         }
     }
 
     /// The requests of a connection, one after the other.
-    fn converse(&self, stream: Stream, client: SocketAddr, is_refused: bool, busy: &mut Busy) -> Result<(), String> {
+    fn converse(&self, stream: Stream, client: SocketAddr, busy: &mut Busy) -> Result<(), String> {
         let mut input = BufReader::with_capacity(BUFFER_BYTES, stream);
         let mut is_first = true;
         loop {
@@ -171,14 +171,7 @@ impl Front {
             input.get_mut().socket.limit(Limit::Silence);
             let Some(head) = head.transpose() else { break };
             is_first = false;
-            // Until the request is told.
-            let _token = Arc::clone(&self.traffic.requests);
-            let (mut exchange, keeps_alive) = self.exchange(&mut input, client, head, is_refused);
-            if !keeps_alive && exchange.undelivered.is_none() && input.get_mut().close() {
-                exchange.undelivered = Some(RESET.to_owned());
-            }
-            self.journal.request(&exchange);
-            if !keeps_alive {
+            if !self.exchange(&mut input, client, head) {
                 return Ok(());
             }
         }
@@ -201,32 +194,25 @@ impl Front {
         if request.is_none() && !looks_like_http {
             return format!("closed: what it sent is neither TLS nor HTTP; it begins {}", quoted(first));
         }
-        let target = request.as_ref().map_or("/", Request::origin_form);
-        let path = if target.starts_with('/') { target } else { "/" };
+        let path = request.as_ref().map(Request::origin_form).filter(|target| target.starts_with('/')).unwrap_or("/");
         let sentence = format!("this port speaks HTTPS: use {}{path}", self.url);
         let mut reply = Reply::error(400, sentence.clone()).with("Connection", "close");
         let is_head = request.is_some_and(|request| request.method == "HEAD");
-        send(input.get_mut(), &mut reply, is_head);
+        let end = if is_head { 0 } else { reply.length_bytes };
+        send(input.get_mut(), &mut reply, &[end]);
         input.get_mut().close();
         sentence
     }
 
-    /// One request and its answer, to be told when it is known what became of it; and whether another may follow.
-    fn exchange(
-        &self,
-        input: &mut BufReader<Stream>,
-        client: SocketAddr,
-        head: Result<Request, Refusal>,
-        is_refused: bool,
-    ) -> (Exchange, bool) {
+    /// One request and its answer, told when it is known what became of it. Returns whether another may follow.
+    fn exchange(&self, input: &mut BufReader<Stream>, client: SocketAddr, head: Result<Request, Refusal>) -> bool {
+        // Until the request is told.
+        let _token = Arc::clone(&self.traffic.requests);
         let started = Instant::now();
         let number = self.traffic.seen_requests.fetch_add(1, Ordering::Relaxed) + 1;
         let (request, mut reply, is_whole) = match head {
             Err(refusal) => (None, *refusal, false),
-            Ok(request) => {
-                let (request, reply, is_whole) = self.answer(input, request, is_refused);
-                (Some(request), reply, is_whole)
-            }
+            Ok(request) => self.answer(input, request),
         };
         let is_head = request.as_ref().is_some_and(|request| request.method == "HEAD");
         let whole = request.as_ref().filter(|_| is_whole);
@@ -236,28 +222,23 @@ impl Front {
             reply = fault::unavailable(reply);
         }
         reply = reply.with("Connection", if keeps_alive { "keep-alive" } else { "close" });
-        let Sent { body_bytes, trouble } = fault::send_with(fault, input.get_mut(), &mut reply, is_head);
-        let keeps_alive = keeps_alive && trouble.is_none();
-        let exchange = Exchange {
-            client,
-            number,
-            request,
-            status: reply.status,
-            bytes_out: body_bytes,
-            duration: started.elapsed(),
-            undelivered: trouble,
-            fault,
-            notes: reply.notes,
-        };
-        (exchange, keeps_alive)
+        let Sent { bytes_out, mut undelivered } = fault::send_with(fault, input.get_mut(), &mut reply, is_head);
+        let (status, notes, duration) = (reply.status, reply.notes, started.elapsed());
+        let keeps_alive = keeps_alive && undelivered.is_none();
+        if !keeps_alive && undelivered.is_none() && input.get_mut().close() {
+            undelivered = Some(RESET.to_owned());
+        }
+        let exchange = Exchange { client, number, request, status, bytes_out, duration, undelivered, fault, notes };
+        self.journal.request(&exchange);
+        keeps_alive
     }
 
     /// Has a request answered, once it is whole, which is said with the reply.
-    fn answer(&self, input: &mut BufReader<Stream>, mut request: Request, is_refused: bool) -> (Request, Reply, bool) {
+    fn answer(&self, input: &mut BufReader<Stream>, mut request: Request) -> (Option<Request>, Reply, bool) {
         let findings = http1::findings(&request);
         let refusal = if self.traffic.is_stopping.load(Ordering::Relaxed) {
             Some(Reply::error(503, "the server is stopping"))
-        } else if is_refused {
+        } else if input.get_ref().socket.is_refused {
             Some(Reply::error(503, CROWDED))
         } else if let Some(first) = findings.first().filter(|_| self.strict) {
             Some(Reply::refusal(first))
@@ -270,7 +251,7 @@ impl Front {
             None => self.bridge.ask(request),
         };
         reply.notes.findings.extend(findings);
-        (request, reply, is_whole)
+        (Some(request), reply, is_whole)
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::text::to_text;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use std::fs::File;
+use std::io::{self, Cursor, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -135,27 +135,11 @@ pub const REPORT: &str = "/xyz/api/cleaner/tasks/report";
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
-    pub body: Body,
+    /// A file is sent straight from the disk by the thread of the client's connection.
+    pub body: Box<dyn Read + Send>,
+    /// So much of it is sent.
+    pub length_bytes: u64,
     pub notes: Notes,
-}
-
-pub enum Body {
-    Bytes(Vec<u8>),
-    /// A piece of a file, sent straight from it by the thread of the client's connection.
-    File {
-        file: File,
-        start_byte: u64,
-        length_bytes: u64,
-    },
-}
-
-impl Body {
-    pub fn length_bytes(&self) -> u64 {
-        match self {
-            Body::Bytes(bytes) => bytes.len() as u64,
-            Body::File { length_bytes, .. } => *length_bytes,
-        }
-    }
 }
 
 /// What the journal is to know of a request beside its reply.
@@ -217,16 +201,17 @@ pub struct Part {
 }
 
 impl Reply {
-    pub fn new(status: u16, body: Body) -> Reply {
-        Reply { status, headers: Vec::new(), body, notes: Notes::default() }
+    pub fn new(status: u16, body: Box<dyn Read + Send>, length_bytes: u64) -> Reply {
+        Reply { status, headers: Vec::new(), body, length_bytes, notes: Notes::default() }
     }
 
     pub fn json(status: u16, bytes: Vec<u8>) -> Reply {
-        Reply::new(status, Body::Bytes(bytes)).with("Content-Type", "application/json")
+        let length = bytes.len() as u64;
+        Reply::new(status, Box::new(Cursor::new(bytes)), length).with("Content-Type", "application/json")
     }
 
     pub fn empty(status: u16) -> Reply {
-        Reply::new(status, Body::Bytes(Vec::new()))
+        Reply::new(status, Box::new(io::empty()), 0)
     }
 
     /// An error as JSON. The journal gets the same sentence.

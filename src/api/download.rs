@@ -3,9 +3,11 @@
 
 use super::data::{BUILT_IN_DOWNLOAD, Data, Download};
 use super::tasks::check_id;
-use crate::message::{Body, Piece, Reply, Request};
+use crate::message::{Piece, Reply, Request};
 use httpdate::HttpDate;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
@@ -21,10 +23,10 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
         Some((_, status)) => Reply::empty(status),
         // No range lies in an empty file; Flask and RFC 9110, 14.1.2 make it the whole of it.
         None => match range(request, &validators, length).filter(|_| length > 0) {
-            None => content(download, &validators, 200, 0, length),
+            None => content(download, &validators, 200, 0..length)?,
             Some((first, last)) if first < length && first <= last => {
                 let last = last.min(length - 1);
-                content(download, &validators, 206, first, last - first + 1)
+                content(download, &validators, 206, first..last + 1)?
                     .with("Content-Range", format!("bytes {first}-{last}/{length}"))
             }
             Some(_) => {
@@ -45,19 +47,24 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
     Ok(reply)
 }
 
-fn content(download: Download, validators: &Validators, status: u16, start_byte: u64, length_bytes: u64) -> Reply {
+/// The bytes in this range.
+fn content(download: Download, validators: &Validators, status: u16, range: Range<u64>) -> Result<Reply, String> {
     let content_type = mime_guess::from_path(&download.name).first_or_octet_stream();
     let state = format!("{} {}", download.name, validators.entity_tag);
-    let piece = Piece { state, file_bytes: download.length_bytes, first_byte: start_byte };
-    let body = match download.file {
-        Some(file) => Body::File { file, start_byte, length_bytes },
-        None => Body::Bytes(BUILT_IN_DOWNLOAD[start_byte as usize..][..length_bytes as usize].to_vec()),
+    let piece = Piece { state, file_bytes: download.length_bytes, first_byte: range.start };
+    let body: Box<dyn Read + Send> = match download.file {
+        Some(mut file) => {
+            file.seek(SeekFrom::Start(range.start))
+                .map_err(|error| format!("cannot read {}: {error}", download.name))?;
+            Box::new(file)
+        }
+        None => Box::new(&BUILT_IN_DOWNLOAD[range.start as usize..]),
     };
-    let mut reply = Reply::new(status, body)
+    let mut reply = Reply::new(status, body, range.end - range.start)
         .with("Content-Type", content_type.essence_str())
         .with("Content-Disposition", disposition(&download.name));
     reply.notes.piece = Some(piece);
-    reply
+    Ok(reply)
 }
 
 /// What tells one state of a file from another.

@@ -1,58 +1,39 @@
 //! Sends an answer at the client's own pace: head and beginning of the body together, so that a small one is one
 //! segment, and a file straight from the disk.
 
-use crate::message::{Body, Reply};
+use crate::message::Reply;
 use crate::text::grouped;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 /// What became of an answer.
 pub struct Sent {
     /// Of the body, handed to the system.
-    pub body_bytes: u64,
+    pub bytes_out: u64,
     /// Why that is not all.
-    pub trouble: Option<String>,
-}
-
-/// `omits_body`: it is the answer to HEAD.
-pub fn send(stream: &mut impl Write, reply: &mut Reply, omits_body: bool) -> Sent {
-    let end = if omits_body { 0 } else { reply.body.length_bytes() };
-    send_in_pieces(stream, reply, &[end])
+    pub undelivered: Option<String>,
 }
 
 /// The head promises all; the body goes out up to each of these bytes, with a pause before the next.
-pub fn send_in_pieces(stream: &mut impl Write, reply: &mut Reply, ends: &[u64]) -> Sent {
-    let length = reply.body.length_bytes();
-    let mut buffer = head_bytes(reply);
-    let mut body_bytes = 0;
-    let outcome = match &mut reply.body {
-        Body::Bytes(bytes) => copy(&mut bytes.as_slice(), ends, &mut buffer, stream, &mut body_bytes),
-        Body::File { file, start_byte, .. } => file
-            .seek(SeekFrom::Start(*start_byte))
-            .map_err(|error| unreadable(&error))
-            .and_then(|_| copy(file, ends, &mut buffer, stream, &mut body_bytes)),
-    };
-    let trouble =
-        outcome.err().map(|what| format!("{what} after {} of {} bytes", grouped(body_bytes), grouped(length)));
-    Sent { body_bytes, trouble }
+pub fn send(stream: &mut impl Write, reply: &mut Reply, ends: &[u64]) -> Sent {
+    let mut bytes_out = 0;
+    let outcome = try_send(stream, reply, ends, &mut bytes_out);
+    let (sent, all) = (grouped(bytes_out), grouped(reply.length_bytes));
+    Sent { bytes_out, undelivered: outcome.err().map(|what| format!("{what} after {sent} of {all} bytes")) }
 }
 
-/// Sends what is in the buffer, and the body behind it up to each of the ends. The error says what went wrong.
-fn copy(
-    body: &mut impl Read,
-    ends: &[u64],
-    buffer: &mut Vec<u8>,
-    stream: &mut impl Write,
-    sent: &mut u64,
-) -> Result<(), String> {
+/// The error says what went wrong.
+fn try_send(stream: &mut impl Write, reply: &mut Reply, ends: &[u64], sent: &mut u64) -> Result<(), String> {
+    let mut buffer = head_bytes(reply);
     for (index, end) in ends.iter().enumerate() {
         thread::sleep(if index == 0 { Duration::ZERO } else { PAUSE });
         loop {
             let before = buffer.len();
             let wanted = (end - *sent).min(PIECE_BYTES) as usize;
             buffer.resize(before + wanted, 0);
-            let count = body.read(&mut buffer[before..]).map_err(|error| unreadable(&error))?;
+            let count = reply.body.read(&mut buffer[before..]);
+            let count = count.map_err(|error| format!("the file could not be read any more ({error}),"))?;
             stream.write_all(&buffer[..before + count]).map_err(|error| match error.kind() {
                 ErrorKind::TimedOut => "the client stopped reading",
                 _ => "the client closed the connection",
@@ -70,10 +51,6 @@ fn copy(
     Ok(())
 }
 
-fn unreadable(error: &io::Error) -> String {
-    format!("the file could not be read any more ({error}),")
-}
-
 fn head_bytes(reply: &Reply) -> Vec<u8> {
     let status = tiny_http::StatusCode(reply.status);
     let date = httpdate::HttpDate::from(SystemTime::now());
@@ -84,7 +61,7 @@ fn head_bytes(reply: &Reply) -> Vec<u8> {
     }
     // A 304 has no body, and its length would be that of the 200 (RFC 9110, 8.6).
     if reply.status != 304 {
-        head.push_str(&format!("Content-Length: {}\r\n", reply.body.length_bytes()));
+        head.push_str(&format!("Content-Length: {}\r\n", reply.length_bytes));
     }
     head.push_str("\r\n");
     head.into_bytes()

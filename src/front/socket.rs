@@ -16,6 +16,8 @@ pub struct Socket {
     turn: Duration,
     /// The token that each connection holds, and the listener.
     connections: Weak<()>,
+    /// The connection is one too many, which is told so and no more.
+    pub is_refused: bool,
     limit: Limit,
     waited: Duration,
     /// In writing; ended by all that was to be written.
@@ -33,12 +35,13 @@ pub enum Limit {
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, timeout: Duration, connections: Weak<()>) -> io::Result<Socket> {
+    pub fn new(stream: TcpStream, timeout: Duration, connections: Weak<()>, is_refused: bool) -> io::Result<Socket> {
         let turn = (timeout / 4).min(TURN);
         stream.set_read_timeout(Some(turn))?;
         stream.set_write_timeout(Some(if cfg!(windows) { timeout } else { turn }))?;
-        let (stream, waited) = (BufReader::with_capacity(READ_BYTES, stream), Duration::ZERO);
-        Ok(Socket { stream, timeout, turn, connections, limit: Limit::Start, waited, write_waited: waited })
+        let (stream, limit) = (BufReader::with_capacity(READ_BYTES, stream), Limit::Start);
+        let (waited, write_waited) = (Duration::ZERO, Duration::ZERO);
+        Ok(Socket { stream, timeout, turn, connections, is_refused, limit, waited, write_waited })
     }
 
     /// What the time allowed is for, from now on.
