@@ -131,27 +131,20 @@ impl Write for Socket {
     /// As much as the client takes at once. The error is TimedOut where it has taken next to nothing for its whole time.
     fn write_vectored(&mut self, pieces: &[io::IoSlice]) -> io::Result<usize> {
         let all: usize = pieces.iter().map(|piece| piece.len()).sum();
-        loop {
+        while self.write_waited < self.patience() {
             let began = Instant::now();
             let outcome = self.stream.get_mut().write_vectored(pieces);
             self.write_waited += began.elapsed().min(self.turn);
-            match outcome {
-                Ok(count) if count == all => {
-                    self.write_waited = Duration::ZERO;
-                    return outcome;
-                }
-                Ok(count) => ease(&mut self.write_waited, count),
-                Err(error) if !is_passing(&error) => return Err(error),
-                _ => {}
+            match &outcome {
+                Ok(count) if *count == all => self.write_waited = Duration::ZERO,
+                Ok(count) => ease(&mut self.write_waited, *count),
+                // Windows does not tell how much has gone before a timeout, so that there the first one is the last.
+                Err(error) if is_passing(error) && !cfg!(windows) => continue,
+                Err(_) => {}
             }
-            // Windows does not tell how much has gone before a timeout, so that there the first one is the last.
-            if self.write_waited >= self.patience() || cfg!(windows) {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            if outcome.is_ok() {
-                return outcome;
-            }
+            return outcome;
         }
+        Err(ErrorKind::TimedOut.into())
     }
 
     fn flush(&mut self) -> io::Result<()> {
