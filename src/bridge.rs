@@ -43,7 +43,7 @@ impl Bridge {
         let place = place()?;
         let door = Socket::new(place.domain(), Type::STREAM, None)?;
         door.bind(&place)?;
-        door.listen(BACKLOG)?;
+        door.listen(128)?;
         let (listener, address) = (Listener::from(door.try_clone()?), door.local_addr()?);
         // tiny_http panics where descriptors run out.
         let spare: io::Result<Vec<_>> = (0..SPARE_DESCRIPTORS).map(|_| door.try_clone()).collect();
@@ -164,5 +164,3 @@ const AWAKE: Duration = Duration::from_micros(100);
 /// Closing takes a fraction of a millisecond.
 const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 const SPARE_DESCRIPTORS: usize = 16;
-/// Strangers may come too.
-const BACKLOG: i32 = 128;

@@ -15,7 +15,6 @@ use crate::bridge::Bridge;
 use crate::journal::Journal;
 use crate::message::{Exchange, Fault, Reply, Request};
 use crate::text::{Failure, quoted};
-use answer::{Sent, send};
 use http1::Refusal;
 use socket::{Limit, Socket};
 use std::io::{self, BufReader, ErrorKind, Write};
@@ -91,7 +90,7 @@ impl Front {
             while open() >= MAX_CONNECTIONS + MAX_REFUSED_CONNECTIONS
                 || open() >= MAX_CONNECTIONS && is_full_since.get_or_insert_with(Instant::now).elapsed() < ROOM_LIMIT
             {
-                thread::sleep(ROOM_LOOK);
+                thread::sleep(LOOK);
             }
             is_full_since = is_full_since.filter(|_| open() >= MAX_CONNECTIONS);
             match listener.accept() {
@@ -114,12 +113,10 @@ impl Front {
     fn admit(&'static self, stream: TcpStream, client: SocketAddr) {
         let token = Arc::clone(&self.traffic.connections);
         let is_refused = count(&token) > MAX_CONNECTIONS;
+        let socket = Socket::new(stream, self.timeout, Arc::downgrade(&token), is_refused);
         let serve = move || {
             let mut busy = None;
-            let served = catch_unwind(AssertUnwindSafe(|| {
-                let socket = Socket::new(stream, self.timeout, Arc::downgrade(&token), is_refused);
-                self.serve(socket.map_err(|error| broke(&error))?, client, &mut busy)
-            }));
+            let served = catch_unwind(AssertUnwindSafe(|| self.serve(socket, client, &mut busy)));
             let made_mistake = |_| Err("the server made a mistake over this connection and closed it".to_owned());
             if let Err(sentence) = served.unwrap_or_else(made_mistake) {
                 self.journal.connection(client, &sentence, true);
@@ -135,10 +132,12 @@ impl Front {
     }
 
     /// One connection, from the first byte to the last. The error says why it came to no request.
-    fn serve(&self, mut socket: Socket, client: SocketAddr, busy: &mut Busy) -> Result<(), String> {
+    fn serve(&self, socket: io::Result<Socket>, client: SocketAddr, busy: &mut Busy) -> Result<(), String> {
+        let broke = |error: io::Error| format!("the connection broke: {error}");
+        let mut socket = socket.map_err(broke)?;
         let first = socket.fill().map(<[u8]>::to_vec).map_err(|error| match error.kind() {
             ErrorKind::TimedOut => "closed: it connected and sent nothing in time".to_owned(),
-            _ => broke(&error),
+            _ => broke(error),
         })?;
         *busy = Some(Arc::clone(&self.traffic.busy));
         match (&self.tls, first.first()) {
@@ -198,8 +197,7 @@ impl Front {
         let sentence = format!("this port speaks HTTPS: use {}{path}", self.url);
         let mut reply = Reply::error(400, sentence.clone()).with("Connection", "close");
         let is_head = request.is_some_and(|request| request.method == "HEAD");
-        let end = if is_head { 0 } else { reply.length_bytes };
-        send(input.get_mut(), &mut reply, &[end]);
+        fault::send_with(None, input.get_mut(), &mut reply, is_head);
         input.get_mut().close();
         sentence
     }
@@ -222,7 +220,7 @@ impl Front {
             reply = fault::unavailable(reply);
         }
         reply = reply.with("Connection", if keeps_alive { "keep-alive" } else { "close" });
-        let Sent { bytes_out, mut undelivered } = fault::send_with(fault, input.get_mut(), &mut reply, is_head);
+        let (bytes_out, mut undelivered) = fault::send_with(fault, input.get_mut(), &mut reply, is_head);
         let (status, notes, duration) = (reply.status, reply.notes, started.elapsed());
         let keeps_alive = keeps_alive && undelivered.is_none();
         if !keeps_alive && undelivered.is_none() && input.get_mut().close() {
@@ -259,12 +257,8 @@ impl Front {
 fn wait_for_end(token: &Arc<()>, limit: Duration) {
     let deadline = Instant::now() + limit;
     while count(token) > 0 && Instant::now() < deadline {
-        thread::sleep(FINISH_LOOK);
+        thread::sleep(LOOK);
     }
-}
-
-fn broke(error: &io::Error) -> String {
-    format!("the connection broke: {error}")
 }
 
 /// How many clones there are of a token, of which each connection or request holds one.
@@ -278,7 +272,6 @@ const MAX_REFUSED_CONNECTIONS: usize = 128;
 const CROWDED: &str = "there are more than 512 connections; close those that are not used";
 /// Somewhat longer than those who do not get on keep their place among so many.
 const ROOM_LIMIT: Duration = Duration::from_millis(2500);
-const ROOM_LOOK: Duration = Duration::from_millis(20);
 const RESET: &str =
     "the client reset the connection instead of closing it: it has probably not read the answer to its end";
 /// internal_error (RFC 8446, 6.2): the version of TLS is not to blame.
@@ -287,7 +280,8 @@ const TLS_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 80];
 const FINISH_LIMIT: Duration = Duration::from_secs(2);
 /// A program that the client has left behind may keep connections.
 const SEE_OFF_LIMIT: Duration = Duration::from_secs(1);
-const FINISH_LOOK: Duration = Duration::from_millis(2);
+/// How soon it is noticed that connections have ended.
+const LOOK: Duration = Duration::from_millis(2);
 /// Between attempts to accept while descriptors are used up, and for what is still to be accepted at the end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After so long without such a failure the next one is said again.

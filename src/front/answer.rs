@@ -7,20 +7,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-/// What became of an answer.
-pub struct Sent {
-    /// Of the body, handed to the system.
-    pub bytes_out: u64,
-    /// Why that is not all.
-    pub undelivered: Option<String>,
-}
+/// How many bytes of an answer's body were handed to the system, and why that is not all.
+pub type Sent = (u64, Option<String>);
 
 /// The head promises all; the body goes out up to each of these bytes, with a pause before the next.
 pub fn send(stream: &mut impl Write, reply: &mut Reply, ends: &[u64]) -> Sent {
     let mut bytes_out = 0;
     let outcome = try_send(stream, reply, ends, &mut bytes_out);
     let (sent, all) = (grouped(bytes_out), grouped(reply.length_bytes));
-    Sent { bytes_out, undelivered: outcome.err().map(|what| format!("{what} after {sent} of {all} bytes")) }
+    (bytes_out, outcome.err().map(|what| format!("{what} after {sent} of {all} bytes")))
 }
 
 /// The error says what went wrong.

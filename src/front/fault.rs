@@ -33,14 +33,13 @@ pub fn send_with(fault: Option<Fault>, stream: &mut Stream, reply: &mut Reply, o
     match fault {
         Some(Fault::Reset) => {
             stream.socket.reset_at_end();
-            Sent { bytes_out: 0, undelivered: Some("reset instead of an answer".to_owned()) }
+            (0, Some("reset instead of an answer".to_owned()))
         }
         // An answer without a body has no middle.
         Some(Fault::Cut) if length > 0 => {
-            let mut sent = send(stream, reply, &[length / 2]);
+            let (bytes_out, trouble) = send(stream, reply, &[length / 2]);
             let cut = || format!("cut after {} of {} bytes", grouped(length / 2), grouped(length));
-            sent.undelivered.get_or_insert_with(cut);
-            sent
+            (bytes_out, trouble.or_else(|| Some(cut())))
         }
         Some(Fault::Slow) => {
             let ends: Vec<u64> = (0..=PIECES).map(|piece| length * piece / PIECES).collect();
@@ -65,7 +64,7 @@ fn hang(stream: &mut Stream, reply: &mut Reply) -> Sent {
         let expected = "a timeout of its own, shorter than --timeout";
         reply.notes.findings.push(Finding::new(408, sentence, expected, "none, or a longer one"));
     }
-    Sent { bytes_out: 0, undelivered: Some(format!("no answer for {seconds} s")) }
+    (0, Some(format!("no answer for {seconds} s")))
 }
 
 /// In which a slow answer comes.

@@ -229,14 +229,12 @@ pub fn framing(request: &Request, max_body_bytes: u64) -> Result<Option<u64>, Re
 }
 
 fn content_length(value: &[u8], max_body_bytes: u64) -> Result<u64, Refusal> {
-    let digits = str::from_utf8(value).unwrap_or_default();
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(refusal(400, format!("Content-Length is {}, which is not a number of bytes", quoted(value))));
-    }
-    match digits.parse() {
-        Ok(bytes) if bytes > max_body_bytes => Err(too_large(&grouped(bytes), max_body_bytes)),
-        Ok(bytes) => Ok(bytes),
-        Err(_) => Err(refusal(400, format!("Content-Length is {}, which is more than 64 bits hold", quoted(value)))),
+    // A sign, which std reads, is none of HTTP's.
+    let digits = str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(bytes) if bytes > max_body_bytes => Err(too_large(&grouped(bytes), max_body_bytes)),
+        Some(bytes) => Ok(bytes),
+        None => Err(refusal(400, format!("Content-Length is {}, which is no number of 64 bits", quoted(value)))),
     }
 }
 
