@@ -5,18 +5,20 @@
 
 use crate::message::{Reply, Request};
 use ring::rand::{SystemRandom, generate};
+use socket2::{SockAddr, Socket, Type};
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-#[cfg(target_os = "linux")]
-use abstract_unix as loopback;
 #[cfg(not(target_os = "linux"))]
-use tcp as loopback;
+use std::net::TcpListener as Listener;
+#[cfg(target_os = "linux")]
+use std::os::unix::net::UnixListener as Listener;
 
 pub struct Bridge {
     pub server: tiny_http::Server,
@@ -24,7 +26,7 @@ pub struct Bridge {
     next_number: AtomicU64,
     /// To be sent together.
     lines: Mutex<Vec<u8>>,
-    stream: Mutex<loopback::Stream>,
+    stream: Mutex<Socket>,
     /// The requests on their way to the loop. `None`: the connection is broken, for good.
     asked: Mutex<Option<HashMap<u64, Asked>>>,
 }
@@ -38,13 +40,15 @@ pub struct Asked {
 impl Bridge {
     /// Starts tiny_http, connects to it, and closes its listener.
     pub fn open() -> io::Result<&'static Bridge> {
-        let listener = loopback::listen()?;
-        let address = listener.local_addr()?;
-        let door = listener.try_clone()?;
+        let place = place()?;
+        let door = Socket::new(place.domain(), Type::STREAM, None)?;
+        door.bind(&place)?;
+        door.listen(128)?;
+        let (listener, address) = (Listener::from(door.try_clone()?), door.local_addr()?);
         // tiny_http panics where descriptors run out.
-        let spare: io::Result<Vec<_>> = (0..SPARE_DESCRIPTORS).map(|_| listener.try_clone()).collect();
+        let spare: io::Result<Vec<_>> = (0..SPARE_DESCRIPTORS).map(|_| door.try_clone()).collect();
         drop(spare?);
-        let mut stream = loopback::connect(&address)?;
+        let mut stream = connect(&address)?;
         let (outgoing, next_number) = (Mutex::new(stream.try_clone()?), AtomicU64::new(unguessable()?));
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let (lines, asked) = (Mutex::default(), Mutex::new(Some(HashMap::new())));
@@ -58,7 +62,7 @@ impl Bridge {
         // the next call of accept finds the listener non-blocking and nobody waiting. On Windows that rests on a word of
         // Microsoft's, that duplicates of a socket have all its state in common; hence the limit.
         door.set_nonblocking(true)?;
-        drop(loopback::connect(&address)?);
+        drop(connect(&address)?);
         while let Ok(Some(_)) = bridge.server.recv_timeout(CLOSING_LIMIT) {}
         thread::Builder::new().name("bridge".to_owned()).spawn(move || bridge.watch(stream))?;
         Ok(bridge)
@@ -97,7 +101,7 @@ impl Bridge {
     }
 
     /// tiny_http never sends anything. That the connection ends, only somebody's tampering with this program can do.
-    fn watch(&self, mut stream: loopback::Stream) {
+    fn watch(&self, mut stream: Socket) {
         // Also an error is an end.
         io::copy(&mut stream, &mut io::sink()).ok();
         let waiting = lock(&self.asked).take().unwrap_or_default();
@@ -131,6 +135,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where tiny_http listens; on Linux that is no place in the file system, and takes half the time of TCP.
+fn place() -> io::Result<SockAddr> {
+    if cfg!(target_os = "linux") {
+        return SockAddr::unix(format!("\0cleaner-test-server-{:x}", unguessable()?));
+    }
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+}
+
+fn connect(address: &SockAddr) -> io::Result<Socket> {
+    let stream = Socket::new(address.domain(), Type::STREAM, None)?;
+    stream.connect(address)?;
+    if !cfg!(target_os = "linux") {
+        stream.set_tcp_nodelay(true)?;
+    }
+    Ok(stream)
+}
+
 fn unguessable() -> io::Result<u64> {
     let bytes = generate(&SystemRandom::new()).map_err(|_| io::Error::other("the system has no random numbers"))?;
     Ok(u64::from_ne_bytes(bytes.expose()))
@@ -143,40 +164,3 @@ const AWAKE: Duration = Duration::from_micros(100);
 /// Closing takes a fraction of a millisecond.
 const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 const SPARE_DESCRIPTORS: usize = 16;
-
-/// On Linux: sockets without a place in the file system, which take half the time of TCP's.
-#[cfg(target_os = "linux")]
-mod abstract_unix {
-    use std::io;
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::net::{SocketAddr, UnixListener};
-
-    pub use std::os::unix::net::UnixStream as Stream;
-
-    pub fn listen() -> io::Result<UnixListener> {
-        let name = format!("cleaner-test-server-{:x}", super::unguessable()?);
-        UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)
-    }
-
-    pub fn connect(address: &SocketAddr) -> io::Result<Stream> {
-        Stream::connect_addr(address)
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod tcp {
-    use std::io;
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-
-    pub use std::net::TcpStream as Stream;
-
-    pub fn listen() -> io::Result<TcpListener> {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-    }
-
-    pub fn connect(address: &SocketAddr) -> io::Result<Stream> {
-        let stream = Stream::connect(address)?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-}

@@ -15,10 +15,9 @@ use crate::bridge::Bridge;
 use crate::journal::Journal;
 use crate::message::{Exchange, Fault, Reply, Request};
 use crate::text::{Failure, quoted};
-use answer::{Sent, send};
-use http1::{Framing, Refusal};
+use http1::Refusal;
 use socket::{Limit, Socket};
-use std::io::{self, BufReader, ErrorKind, Seek, Write};
+use std::io::{self, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -91,7 +90,7 @@ impl Front {
             while open() >= MAX_CONNECTIONS + MAX_REFUSED_CONNECTIONS
                 || open() >= MAX_CONNECTIONS && is_full_since.get_or_insert_with(Instant::now).elapsed() < ROOM_LIMIT
             {
-                thread::sleep(ROOM_LOOK);
+                thread::sleep(LOOK);
             }
             is_full_since = is_full_since.filter(|_| open() >= MAX_CONNECTIONS);
             match listener.accept() {
@@ -114,12 +113,10 @@ impl Front {
     fn admit(&'static self, stream: TcpStream, client: SocketAddr) {
         let token = Arc::clone(&self.traffic.connections);
         let is_refused = count(&token) > MAX_CONNECTIONS;
+        let socket = Socket::new(stream, self.timeout, Arc::downgrade(&token), is_refused);
         let serve = move || {
             let mut busy = None;
-            let served = catch_unwind(AssertUnwindSafe(|| {
-                let socket = Socket::new(stream, self.timeout, Arc::downgrade(&token));
-                self.serve(socket.map_err(|error| broke(&error))?, client, is_refused, &mut busy)
-            }));
+            let served = catch_unwind(AssertUnwindSafe(|| self.serve(socket, client, &mut busy)));
             let made_mistake = |_| Err("the server made a mistake over this connection and closed it".to_owned());
             if let Err(sentence) = served.unwrap_or_else(made_mistake) {
                 self.journal.connection(client, &sentence, true);
@@ -135,10 +132,12 @@ impl Front {
     }
 
     /// One connection, from the first byte to the last. The error says why it came to no request.
-    fn serve(&self, mut socket: Socket, client: SocketAddr, is_refused: bool, busy: &mut Busy) -> Result<(), String> {
+    fn serve(&self, socket: io::Result<Socket>, client: SocketAddr, busy: &mut Busy) -> Result<(), String> {
+        let broke = |error: io::Error| format!("the connection broke: {error}");
+        let mut socket = socket.map_err(broke)?;
         let first = socket.fill().map(<[u8]>::to_vec).map_err(|error| match error.kind() {
             ErrorKind::TimedOut => "closed: it connected and sent nothing in time".to_owned(),
-            _ => broke(&error),
+            _ => broke(error),
         })?;
         *busy = Some(Arc::clone(&self.traffic.busy));
         match (&self.tls, first.first()) {
@@ -147,7 +146,7 @@ impl Front {
                 self.journal.connection(client, sentence, false);
                 Ok(())
             }
-            (Some(tls), Some(&TLS_HANDSHAKE)) => self.converse(tls.shake_hands(socket)?, client, is_refused, busy),
+            (Some(tls), Some(&TLS_HANDSHAKE)) => self.converse(tls.shake_hands(socket)?, client, busy),
             (Some(_), _) => Err(self.refuse_plain(socket, &first)),
             (None, Some(&TLS_HANDSHAKE)) => {
                 // Where this fails, the client does without.
@@ -155,12 +154,12 @@ impl Front {
                 socket.end().ok();
                 Err(format!("closed: it speaks TLS, but this port speaks plain HTTP: use {}", self.url))
             }
-            (None, _) => self.converse(Stream { socket, tls: None }, client, is_refused, busy),
+            (None, _) => self.converse(Stream { socket, tls: None }, client, busy),
         }
     }
 
     /// The requests of a connection, one after the other.
-    fn converse(&self, stream: Stream, client: SocketAddr, is_refused: bool, busy: &mut Busy) -> Result<(), String> {
+    fn converse(&self, stream: Stream, client: SocketAddr, busy: &mut Busy) -> Result<(), String> {
         let mut input = BufReader::with_capacity(BUFFER_BYTES, stream);
         let mut is_first = true;
         loop {
@@ -171,14 +170,7 @@ impl Front {
             input.get_mut().socket.limit(Limit::Silence);
             let Some(head) = head.transpose() else { break };
             is_first = false;
-            // Until the request is told.
-            let _token = Arc::clone(&self.traffic.requests);
-            let (mut exchange, keeps_alive) = self.exchange(&mut input, client, head, is_refused);
-            if !keeps_alive && exchange.undelivered.is_none() && input.get_mut().close() {
-                exchange.undelivered = Some(RESET.to_owned());
-            }
-            self.journal.request(&exchange);
-            if !keeps_alive {
+            if !self.exchange(&mut input, client, head) {
                 return Ok(());
             }
         }
@@ -201,32 +193,24 @@ impl Front {
         if request.is_none() && !looks_like_http {
             return format!("closed: what it sent is neither TLS nor HTTP; it begins {}", quoted(first));
         }
-        let target = request.as_ref().map_or("/", Request::origin_form);
-        let path = if target.starts_with('/') { target } else { "/" };
+        let path = request.as_ref().map(Request::origin_form).filter(|target| target.starts_with('/')).unwrap_or("/");
         let sentence = format!("this port speaks HTTPS: use {}{path}", self.url);
         let mut reply = Reply::error(400, sentence.clone()).with("Connection", "close");
         let is_head = request.is_some_and(|request| request.method == "HEAD");
-        send(input.get_mut(), &mut reply, is_head);
+        fault::send_with(None, input.get_mut(), &mut reply, is_head);
         input.get_mut().close();
         sentence
     }
 
-    /// One request and its answer, to be told when it is known what became of it; and whether another may follow.
-    fn exchange(
-        &self,
-        input: &mut BufReader<Stream>,
-        client: SocketAddr,
-        head: Result<Request, Refusal>,
-        is_refused: bool,
-    ) -> (Exchange, bool) {
+    /// One request and its answer, told when it is known what became of it. Returns whether another may follow.
+    fn exchange(&self, input: &mut BufReader<Stream>, client: SocketAddr, head: Result<Request, Refusal>) -> bool {
+        // Until the request is told.
+        let _token = Arc::clone(&self.traffic.requests);
         let started = Instant::now();
         let number = self.traffic.seen_requests.fetch_add(1, Ordering::Relaxed) + 1;
         let (request, mut reply, is_whole) = match head {
             Err(refusal) => (None, *refusal, false),
-            Ok(request) => {
-                let (request, reply, is_whole) = self.answer(input, request, is_refused);
-                (Some(request), reply, is_whole)
-            }
+            Ok(request) => self.answer(input, request),
         };
         let is_head = request.as_ref().is_some_and(|request| request.method == "HEAD");
         let whole = request.as_ref().filter(|_| is_whole);
@@ -236,33 +220,28 @@ impl Front {
             reply = fault::unavailable(reply);
         }
         reply = reply.with("Connection", if keeps_alive { "keep-alive" } else { "close" });
-        let Sent { body_bytes, trouble } = fault::send_with(fault, input.get_mut(), &mut reply, is_head);
-        let keeps_alive = keeps_alive && trouble.is_none();
-        let exchange = Exchange {
-            client,
-            number,
-            request,
-            status: reply.status,
-            bytes_out: body_bytes,
-            duration: started.elapsed(),
-            undelivered: trouble,
-            fault,
-            notes: reply.notes,
-        };
-        (exchange, keeps_alive)
+        let (bytes_out, mut undelivered) = fault::send_with(fault, input.get_mut(), &mut reply, is_head);
+        let (status, notes, duration) = (reply.status, reply.notes, started.elapsed());
+        let keeps_alive = keeps_alive && undelivered.is_none();
+        if !keeps_alive && undelivered.is_none() && input.get_mut().close() {
+            undelivered = Some(RESET.to_owned());
+        }
+        let exchange = Exchange { client, number, request, status, bytes_out, duration, undelivered, fault, notes };
+        self.journal.request(&exchange);
+        keeps_alive
     }
 
     /// Has a request answered, once it is whole, which is said with the reply.
-    fn answer(&self, input: &mut BufReader<Stream>, mut request: Request, is_refused: bool) -> (Request, Reply, bool) {
+    fn answer(&self, input: &mut BufReader<Stream>, mut request: Request) -> (Option<Request>, Reply, bool) {
         let findings = http1::findings(&request);
         let refusal = if self.traffic.is_stopping.load(Ordering::Relaxed) {
             Some(Reply::error(503, "the server is stopping"))
-        } else if is_refused {
+        } else if input.get_ref().socket.is_refused {
             Some(Reply::error(503, CROWDED))
         } else if let Some(first) = findings.first().filter(|_| self.strict) {
             Some(Reply::refusal(first))
         } else {
-            self.read_body(input, &mut request).err().map(|refusal| *refusal)
+            body::read(input, &mut request, self.max_upload_bytes).err().map(|refusal| *refusal)
         };
         let is_whole = refusal.is_none();
         let (request, mut reply) = match refusal {
@@ -270,24 +249,7 @@ impl Front {
             None => self.bridge.ask(request),
         };
         reply.notes.findings.extend(findings);
-        (request, reply, is_whole)
-    }
-
-    fn read_body(&self, input: &mut BufReader<Stream>, request: &mut Request) -> Result<(), Refusal> {
-        let framing = http1::framing(request, self.max_upload_bytes)?;
-        let expects_continue = http1::expects_continue(request)?;
-        if framing == Framing::Length(0) {
-            return Ok(());
-        }
-        if expects_continue && input.buffer().is_empty() {
-            // Where this fails the client is gone, and reading the body says so.
-            input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok();
-        }
-        let not_stored = |error: io::Error| body::not_stored(&error);
-        let read = body::read_body(input, framing, self.max_upload_bytes, &mut request.body);
-        request.body_bytes = request.body.stream_position().map_err(not_stored)?;
-        read?;
-        request.body.rewind().map_err(not_stored)
+        (Some(request), reply, is_whole)
     }
 }
 
@@ -295,12 +257,8 @@ impl Front {
 fn wait_for_end(token: &Arc<()>, limit: Duration) {
     let deadline = Instant::now() + limit;
     while count(token) > 0 && Instant::now() < deadline {
-        thread::sleep(FINISH_LOOK);
+        thread::sleep(LOOK);
     }
-}
-
-fn broke(error: &io::Error) -> String {
-    format!("the connection broke: {error}")
 }
 
 /// How many clones there are of a token, of which each connection or request holds one.
@@ -314,7 +272,6 @@ const MAX_REFUSED_CONNECTIONS: usize = 128;
 const CROWDED: &str = "there are more than 512 connections; close those that are not used";
 /// Somewhat longer than those who do not get on keep their place among so many.
 const ROOM_LIMIT: Duration = Duration::from_millis(2500);
-const ROOM_LOOK: Duration = Duration::from_millis(20);
 const RESET: &str =
     "the client reset the connection instead of closing it: it has probably not read the answer to its end";
 /// internal_error (RFC 8446, 6.2): the version of TLS is not to blame.
@@ -323,7 +280,8 @@ const TLS_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 80];
 const FINISH_LIMIT: Duration = Duration::from_secs(2);
 /// A program that the client has left behind may keep connections.
 const SEE_OFF_LIMIT: Duration = Duration::from_secs(1);
-const FINISH_LOOK: Duration = Duration::from_millis(2);
+/// How soon it is noticed that connections have ended.
+const LOOK: Duration = Duration::from_millis(2);
 /// Between attempts to accept while descriptors are used up, and for what is still to be accepted at the end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After so long without such a failure the next one is said again.

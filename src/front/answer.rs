@@ -7,45 +7,28 @@ use std::io::{ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-/// What became of an answer.
-pub struct Sent {
-    /// Of the body, handed to the system.
-    pub body_bytes: u64,
-    /// Why that is not all.
-    pub trouble: Option<String>,
-}
-
-/// `omits_body`: it is the answer to HEAD.
-pub fn send(stream: &mut impl Write, reply: &mut Reply, omits_body: bool) -> Sent {
-    let end = if omits_body { 0 } else { reply.length_bytes };
-    send_in_pieces(stream, reply, &[end])
-}
+/// How many bytes of an answer's body were handed to the system, and why that is not all.
+pub type Sent = (u64, Option<String>);
 
 /// The head promises all; the body goes out up to each of these bytes, with a pause before the next.
-pub fn send_in_pieces(stream: &mut impl Write, reply: &mut Reply, ends: &[u64]) -> Sent {
-    let (mut body_bytes, length) = (0, grouped(reply.length_bytes));
-    let outcome = copy(head_bytes(reply), &mut reply.body, ends, stream, &mut body_bytes);
-    let trouble = outcome.err().map(|what| format!("{what} after {} of {length} bytes", grouped(body_bytes)));
-    Sent { body_bytes, trouble }
+pub fn send(stream: &mut impl Write, reply: &mut Reply, ends: &[u64]) -> Sent {
+    let mut bytes_out = 0;
+    let outcome = try_send(stream, reply, ends, &mut bytes_out);
+    let (sent, all) = (grouped(bytes_out), grouped(reply.length_bytes));
+    (bytes_out, outcome.err().map(|what| format!("{what} after {sent} of {all} bytes")))
 }
 
-/// Sends what is in the buffer, and the body behind it up to each of the ends. The error says what went wrong.
-fn copy(
-    mut buffer: Vec<u8>,
-    body: &mut impl Read,
-    ends: &[u64],
-    stream: &mut impl Write,
-    sent: &mut u64,
-) -> Result<(), String> {
+/// The error says what went wrong.
+fn try_send(stream: &mut impl Write, reply: &mut Reply, ends: &[u64], sent: &mut u64) -> Result<(), String> {
+    let mut buffer = head_bytes(reply);
     for (index, end) in ends.iter().enumerate() {
         thread::sleep(if index == 0 { Duration::ZERO } else { PAUSE });
         loop {
             let before = buffer.len();
             let wanted = (end - *sent).min(PIECE_BYTES) as usize;
             buffer.resize(before + wanted, 0);
-            let count = body
-                .read(&mut buffer[before..])
-                .map_err(|error| format!("the file could not be read any more ({error}),"))?;
+            let count = reply.body.read(&mut buffer[before..]);
+            let count = count.map_err(|error| format!("the file could not be read any more ({error}),"))?;
             stream.write_all(&buffer[..before + count]).map_err(|error| match error.kind() {
                 ErrorKind::TimedOut => "the client stopped reading",
                 _ => "the client closed the connection",

@@ -1,22 +1,29 @@
 //! The body of an HTTP/1 request, read by the framing that its head declares.
 
-use super::http1::{Framing, MAX_HEAD_BYTES, Refusal, is_token, parse_header, refusal, too_large};
+use super::http1::{self, MAX_HEAD_BYTES, Refusal, is_token, parse_header, refusal, too_large};
+use crate::message::Request;
 use crate::text::{grouped, in_bytes, quoted};
-use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, Write};
 
-/// Reads the whole body into `sink`. Broken off with a refusal beyond `max_bytes`.
-pub fn read_body(
-    input: &mut impl BufRead,
-    framing: Framing,
-    max_bytes: u64,
-    sink: &mut impl Write,
-) -> Result<(), Refusal> {
-    match framing {
-        Framing::Length(length) => {
-            copy(input, length, sink, |received| format!("{} of {}", grouped(received), in_bytes(length)))
-        }
-        Framing::Chunked => read_chunks(input, max_bytes, sink),
+/// Makes a request whole. Broken off with a refusal beyond `max_bytes`.
+pub fn read(input: &mut BufReader<impl Read + Write>, request: &mut Request, max_bytes: u64) -> Result<(), Refusal> {
+    let length = http1::framing(request, max_bytes)?;
+    let expects_continue = http1::expects_continue(request)?;
+    if length == Some(0) {
+        return Ok(());
     }
+    if expects_continue && input.buffer().is_empty() {
+        // Where this fails the client is gone, and reading the body says so.
+        input.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok();
+    }
+    let sink = &mut request.body;
+    let read = match length {
+        Some(length) => copy(input, length, sink, |received| format!("{} of {}", grouped(received), in_bytes(length))),
+        None => read_chunks(input, max_bytes, sink),
+    };
+    request.body_bytes = request.body.stream_position().map_err(not_stored)?;
+    read?;
+    request.body.rewind().map_err(not_stored)
 }
 
 /// RFC 9112, 7.1. Chunk extensions and trailers are skipped.
@@ -42,19 +49,15 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
         }
     }
     let mut trailer_bytes = 0;
-    loop {
+    while trailer_bytes <= MAX_HEAD_BYTES {
         let line = read_chunk_line(input, total, "a trailer")?;
         if line.is_empty() {
             return Ok(());
         }
-        trailer_bytes += line.len();
-        if trailer_bytes > MAX_HEAD_BYTES {
-            return Err(refusal(400, format!("the trailers are longer than {}", in_bytes(MAX_HEAD_BYTES as u64))));
-        }
-        if let Err(mistake) = parse_header(&line) {
-            return Err(refusal(400, format!("a trailer {mistake}: {}", quoted(&line))));
-        }
+        trailer_bytes += line.len() as u64;
+        parse_header(&line).map_err(|mistake| refusal(400, format!("a trailer {mistake}: {}", quoted(&line))))?;
     }
+    Err(refusal(400, format!("the trailers are longer than {}", in_bytes(MAX_HEAD_BYTES))))
 }
 
 /// RFC 9112, 7.1. Extensions, which nobody uses, need a name; nothing in them may be taken for the end of the line.
@@ -92,12 +95,11 @@ fn copy(
     let mut received = 0;
     while received < length {
         let available = match input.fill_buf() {
-            Ok([]) => return Err(broken_off(None, &progress(received))),
-            Ok(available) => available,
-            Err(error) => return Err(broken_off(Some(error), &progress(received))),
+            Ok(available) if !available.is_empty() => available,
+            end => return Err(broken_off(end.err(), &progress(received))),
         };
         let piece = available.len().min(usize::try_from(length - received).unwrap_or(usize::MAX));
-        sink.write_all(&available[..piece]).map_err(|error| not_stored(&error))?;
+        sink.write_all(&available[..piece]).map_err(not_stored)?;
         input.consume(piece);
         received += piece as u64;
     }
@@ -114,7 +116,7 @@ fn broken_off(error: Option<io::Error>, progress: &str) -> Refusal {
 }
 
 /// A full disk, mostly.
-pub fn not_stored(error: &io::Error) -> Refusal {
+fn not_stored(error: io::Error) -> Refusal {
     refusal(507, format!("cannot store the body in {}: {error}", std::env::temp_dir().display()))
 }
 

@@ -35,12 +35,10 @@ pub fn load(certificate: &Path, key: &Path) -> Result<(Arc<ServerConfig>, Option
         };
         Failure::new(what, FILES)
     };
-    let no_certificate = |error| unreadable(certificate, "certificate", error);
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate).map_err(no_certificate)?.collect();
-    let chain = chain.map_err(no_certificate)?;
-    if chain.is_empty() {
-        return Err(no_certificate(pem::Error::NoItemsFound));
-    }
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
+        .map_err(|error| unreadable(certificate, "certificate", error))?;
     if fs::read_to_string(key).is_ok_and(|text| text.contains("ENCRYPTED")) {
         let key = key.display();
         let advice = format!("write it without a passphrase: openssl pkey -in {key} -out plain.pem");

@@ -1,7 +1,7 @@
 //! Trouble on purpose (--fault): which request meets it, and how its answer goes wrong. What is wrong with a certificate
 //! is in certificate.rs.
 
-use super::answer::{Sent, send, send_in_pieces};
+use super::answer::{Sent, send};
 use super::socket::is_passing;
 use super::tls::Stream;
 use crate::message::{Fault, Finding, Reply, Request};
@@ -33,21 +33,20 @@ pub fn send_with(fault: Option<Fault>, stream: &mut Stream, reply: &mut Reply, o
     match fault {
         Some(Fault::Reset) => {
             stream.socket.reset_at_end();
-            Sent { body_bytes: 0, trouble: Some("reset instead of an answer".to_owned()) }
+            (0, Some("reset instead of an answer".to_owned()))
         }
         // An answer without a body has no middle.
         Some(Fault::Cut) if length > 0 => {
-            let mut sent = send_in_pieces(stream, reply, &[length / 2]);
+            let (bytes_out, trouble) = send(stream, reply, &[length / 2]);
             let cut = || format!("cut after {} of {} bytes", grouped(length / 2), grouped(length));
-            sent.trouble.get_or_insert_with(cut);
-            sent
+            (bytes_out, trouble.or_else(|| Some(cut())))
         }
         Some(Fault::Slow) => {
             let ends: Vec<u64> = (0..=PIECES).map(|piece| length * piece / PIECES).collect();
-            send_in_pieces(stream, reply, &ends)
+            send(stream, reply, &ends)
         }
         Some(Fault::Hang) => hang(stream, reply),
-        _ => send(stream, reply, omits_body),
+        _ => send(stream, reply, &[if omits_body { 0 } else { length }]),
     }
 }
 
@@ -65,7 +64,7 @@ fn hang(stream: &mut Stream, reply: &mut Reply) -> Sent {
         let expected = "a timeout of its own, shorter than --timeout";
         reply.notes.findings.push(Finding::new(408, sentence, expected, "none, or a longer one"));
     }
-    Sent { body_bytes: 0, trouble: Some(format!("no answer for {seconds} s")) }
+    (0, Some(format!("no answer for {seconds} s")))
 }
 
 /// In which a slow answer comes.

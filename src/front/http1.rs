@@ -5,16 +5,9 @@
 use crate::message::{Finding, Reply, Request};
 use crate::text::{grouped, in_bytes, quoted, shown, to_text};
 use percent_encoding::AsciiSet;
-use std::io::{BufRead, ErrorKind, Read};
+use std::io::{BufRead, ErrorKind, Read, Take};
 use std::net::Ipv6Addr;
 use tempfile::SpooledTempFile;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// In bytes; zero where the head declares no body.
-    Length(u64),
-    Chunked,
-}
 
 /// The answer to a request that cannot be accepted; in a box, since errors are to be small.
 pub type Refusal = Box<Reply>;
@@ -44,11 +37,11 @@ pub fn read_head(input: &mut impl BufRead) -> Result<Option<Request>, Refusal> {
             Ok(_) => break,
         }
     }
-    let mut seen_bytes = 0;
-    let mut request = parse_request_line(&read_line(input, 1, &mut seen_bytes)?)?;
+    let mut input = input.by_ref().take(MAX_HEAD_BYTES + 1);
+    let mut request = parse_request_line(&read_line(&mut input, 1)?)?;
     loop {
         let number = request.headers.len() + 2;
-        let line = read_line(input, number, &mut seen_bytes)?;
+        let line = read_line(&mut input, number)?;
         if line.is_empty() {
             return Ok(Some(request));
         }
@@ -60,18 +53,14 @@ pub fn read_head(input: &mut impl BufRead) -> Result<Option<Request>, Refusal> {
 }
 
 /// The line of that number, without its end.
-fn read_line(input: &mut impl BufRead, number: usize, seen_bytes: &mut usize) -> Result<Vec<u8>, Refusal> {
+fn read_line(input: &mut Take<impl BufRead>, number: usize) -> Result<Vec<u8>, Refusal> {
     let mut line = Vec::new();
-    let outcome = input.by_ref().take((MAX_HEAD_BYTES + 1 - *seen_bytes) as u64).read_until(b'\n', &mut line);
-    *seen_bytes += line.len();
-    if *seen_bytes > MAX_HEAD_BYTES {
-        let limit = grouped(MAX_HEAD_BYTES as u64);
+    let outcome = input.read_until(b'\n', &mut line);
+    if input.limit() == 0 {
+        let (limit, begin) = (in_bytes(MAX_HEAD_BYTES), quoted(&line));
         return Err(match number {
-            1 => refusal(414, format!("the request target is longer than {limit} bytes")),
-            _ => {
-                let begin = quoted(&line);
-                refusal(431, format!("the head is longer than {limit} bytes; line {number} begins {begin}"))
-            }
+            1 => refusal(414, format!("the request target is longer than {limit}")),
+            _ => refusal(431, format!("the head is longer than {limit}; line {number} begins {begin}")),
         });
     }
     match (outcome, line.as_slice()) {
@@ -79,7 +68,7 @@ fn read_line(input: &mut impl BufRead, number: usize, seen_bytes: &mut usize) ->
         (_, [bare @ .., b'\n']) => Err(malformed(number, bare, 400, "ends with LF alone, where HTTP wants CR LF")),
         (Ok(_), _) => Err(refusal(400, "the client closed the connection in the middle of the head")),
         (Err(error), _) if error.kind() == ErrorKind::TimedOut => {
-            let seen = in_bytes(*seen_bytes as u64);
+            let seen = in_bytes(MAX_HEAD_BYTES + 1 - input.limit());
             Err(refusal(408, format!("the head did not end in time: {seen} came, but not the empty line")))
         }
         (Err(error), _) => Err(refusal(400, format!("the connection broke in the middle of the head: {error}"))),
@@ -87,35 +76,34 @@ fn read_line(input: &mut impl BufRead, number: usize, seen_bytes: &mut usize) ->
 }
 
 fn parse_request_line(line: &[u8]) -> Result<Request, Refusal> {
-    let refuse = |status, mistake: &str| Err(malformed(1, line, status, mistake));
     if let Some(mistake) = control_mistake(line) {
-        return refuse(400, &mistake);
+        return Err(malformed(1, line, 400, &mistake));
     }
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let (method, target, version) = match words.as_slice() {
-        [_, _] => return refuse(400, "names no HTTP version, and HTTP/0.9 is not spoken"),
-        [_, _, [b'H', b'T', b'T', b'P', b'/', b'2'..=b'9', ..]] => {
-            return refuse(505, "asks for a version of HTTP that is not spoken; HTTP/1.1 is");
-        }
+    let (status, mistake) = match words.as_slice() {
+        [_, _] => (400, "names no HTTP version, and HTTP/0.9 is not spoken"),
         [method, target, version] if is_token(method) && !target.is_empty() && !target.contains(&b'\t') => {
-            (method, target, version)
+            match version.strip_prefix(b"HTTP/") {
+                Some([b'2'..=b'9', ..]) => (505, "asks for a version of HTTP that is not spoken; HTTP/1.1 is"),
+                Some([b'1', b'.', digit @ b'0'..=b'9']) if str::from_utf8(target).is_ok() => {
+                    return Ok(Request {
+                        method: to_text(method),
+                        target: percent_encoding::percent_encode(target, BEYOND_ASCII).to_string(),
+                        minor_version: digit - b'0',
+                        headers: Vec::new(),
+                        body: SpooledTempFile::new(MAX_MEMORY_BYTES),
+                        body_bytes: 0,
+                    });
+                }
+                Some([b'1', b'.', b'0'..=b'9']) => {
+                    (400, "has a target that is neither ASCII nor UTF-8; percent-encode it")
+                }
+                _ => (400, "names an HTTP version that does not exist or is not spoken; HTTP/1.1 is"),
+            }
         }
-        _ => return refuse(400, "is not a method, a target and HTTP/1.1, with one space between them"),
+        _ => (400, "is not a method, a target and HTTP/1.1, with one space between them"),
     };
-    let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', digit @ b'0'..=b'9'] = version else {
-        return refuse(400, "names an HTTP version that does not exist or is not spoken; HTTP/1.1 is");
-    };
-    if str::from_utf8(target).is_err() {
-        return refuse(400, "has a target that is neither ASCII nor UTF-8; percent-encode it");
-    }
-    Ok(Request {
-        method: to_text(method),
-        target: percent_encoding::percent_encode(target, BEYOND_ASCII).to_string(),
-        minor_version: digit - b'0',
-        headers: Vec::new(),
-        body: SpooledTempFile::new(MAX_MEMORY_BYTES),
-        body_bytes: 0,
-    })
+    Err(malformed(1, line, status, mistake))
 }
 
 /// A header's name and value, or what is wrong with its line.
@@ -200,33 +188,34 @@ pub fn keeps_alive(request: &Request) -> bool {
 
 /// Whether the client waits for a word before it sends the body.
 pub fn expects_continue(request: &Request) -> Result<bool, Refusal> {
-    let expected: Vec<&[u8]> =
-        request.list("Expect").filter(|own| !own.is_empty() && request.minor_version > 0).collect();
-    match expected.iter().find(|own| !own.eq_ignore_ascii_case(b"100-continue")) {
-        None => Ok(!expected.is_empty()),
-        Some(other) => {
-            let sentence = format!("the only Expect that is understood is 100-continue, not {}", quoted(other));
-            Err(refusal(417, sentence))
+    let mut is_expected = false;
+    for own in request.list("Expect").filter(|own| !own.is_empty() && request.minor_version > 0) {
+        if !own.eq_ignore_ascii_case(b"100-continue") {
+            let other = quoted(own);
+            return Err(refusal(417, format!("the only Expect that is understood is 100-continue, not {other}")));
         }
+        is_expected = true;
     }
+    Ok(is_expected)
 }
 
-/// RFC 9112, 6.3. Everything that two readers of the same bytes could understand differently is refused, and so is
-/// a body that is declared longer than the limit.
-pub fn framing(request: &Request, max_body_bytes: u64) -> Result<Framing, Refusal> {
+/// The length of the body, zero where the head declares none; `None`: it comes in chunks (RFC 9112, 6.3). Everything
+/// that two readers of the same bytes could understand differently is refused, and so is a body that is declared longer
+/// than the limit.
+pub fn framing(request: &Request, max_body_bytes: u64) -> Result<Option<u64>, Refusal> {
     let lengths: Vec<&[u8]> = request.headers("Content-Length").collect();
     let encodings: Vec<&[u8]> = request.list("Transfer-Encoding").collect();
     let is_chunked = |encoding: &&[u8]| encoding.eq_ignore_ascii_case(b"chunked");
     match (lengths.as_slice(), encodings.as_slice()) {
-        ([], []) => Ok(Framing::Length(0)),
-        ([length], []) => content_length(length, max_body_bytes).map(Framing::Length),
+        ([], []) => Ok(Some(0)),
+        ([length], []) => content_length(length, max_body_bytes).map(Some),
         ([first, second, ..], []) => {
             Err(refusal(400, format!("Content-Length is there twice: {} and {}", quoted(first), quoted(second))))
         }
         ([], _) if request.minor_version == 0 => {
             Err(refusal(400, "the request has a Transfer-Encoding, which HTTP/1.0 does not know"))
         }
-        ([], [encoding]) if is_chunked(encoding) => Ok(Framing::Chunked),
+        ([], [encoding]) if is_chunked(encoding) => Ok(None),
         ([], [all_but_last @ .., _]) => {
             let shown = quoted(&encodings.join(&b", "[..]));
             Err(if all_but_last.iter().any(is_chunked) {
@@ -240,19 +229,17 @@ pub fn framing(request: &Request, max_body_bytes: u64) -> Result<Framing, Refusa
 }
 
 fn content_length(value: &[u8], max_body_bytes: u64) -> Result<u64, Refusal> {
-    let digits = str::from_utf8(value).unwrap_or_default();
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(refusal(400, format!("Content-Length is {}, which is not a number of bytes", quoted(value))));
-    }
-    match digits.parse() {
-        Ok(bytes) if bytes > max_body_bytes => Err(too_large(&grouped(bytes), max_body_bytes)),
-        Ok(bytes) => Ok(bytes),
-        Err(_) => Err(refusal(400, format!("Content-Length is {}, which is more than 64 bits hold", quoted(value)))),
+    // A sign, which std reads, is none of HTTP's.
+    let digits = str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(bytes) if bytes > max_body_bytes => Err(too_large(&grouped(bytes), max_body_bytes)),
+        Some(bytes) => Ok(bytes),
+        None => Err(refusal(400, format!("Content-Length is {}, which is no number of 64 bits", quoted(value)))),
     }
 }
 
 /// Enough for any cookie; what nginx and Apache allow lies between 8 and 32 KiB.
-pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+pub const MAX_HEAD_BYTES: u64 = 64 * 1024;
 pub const MAX_HEADERS: usize = 100;
 /// A larger body goes to a temporary file. 512 of these are 32 MiB.
 const MAX_MEMORY_BYTES: usize = 64 * 1024;

@@ -2,6 +2,7 @@
 
 use crate::text::Failure;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
@@ -28,30 +29,25 @@ fn resolve(host: &str) -> Result<Vec<IpAddr>, Failure> {
     let found = (bare, 0)
         .to_socket_addrs()
         .map_err(|error| Failure::new(format!("cannot find the host {host}: {error}"), advice))?;
-    let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-    addresses.sort();
-    addresses.dedup();
-    Ok(addresses)
+    let addresses: BTreeSet<IpAddr> = found.map(|address| address.ip()).collect();
+    Ok(addresses.into_iter().collect())
 }
 
 fn listen_on_all(addresses: &[IpAddr], mut port: u16) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
     let mut listeners: Vec<TcpListener> = Vec::new();
     for address in addresses {
-        let address = SocketAddr::new(*address, port);
+        let (is_last, address) = (Some(address) == addresses.last(), SocketAddr::new(*address, port));
         match listen_on(address) {
             Ok(listener) => {
                 port = listener.local_addr().map_or(port, |own| own.port());
                 listeners.push(listener);
             }
             // A machine without IPv6, or without IPv4: the other address will do.
-            Err(error) if addresses.len() > 1 && is_missing(&error) => {}
+            Err(error) if is_missing(&error) && !(is_last && listeners.is_empty()) => {}
             Err(error) => return Err((address, error)),
         }
     }
-    match listeners.is_empty() {
-        true => Err((SocketAddr::new(addresses[0], port), ErrorKind::AddrNotAvailable.into())),
-        false => Ok(listeners),
-    }
+    Ok(listeners)
 }
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {

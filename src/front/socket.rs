@@ -16,6 +16,8 @@ pub struct Socket {
     turn: Duration,
     /// The token that each connection holds, and the listener.
     connections: Weak<()>,
+    /// The connection is one too many, which is told so and no more.
+    pub is_refused: bool,
     limit: Limit,
     waited: Duration,
     /// In writing; ended by all that was to be written.
@@ -33,12 +35,13 @@ pub enum Limit {
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, timeout: Duration, connections: Weak<()>) -> io::Result<Socket> {
+    pub fn new(stream: TcpStream, timeout: Duration, connections: Weak<()>, is_refused: bool) -> io::Result<Socket> {
         let turn = (timeout / 4).min(TURN);
         stream.set_read_timeout(Some(turn))?;
         stream.set_write_timeout(Some(if cfg!(windows) { timeout } else { turn }))?;
-        let (stream, waited) = (BufReader::with_capacity(READ_BYTES, stream), Duration::ZERO);
-        Ok(Socket { stream, timeout, turn, connections, limit: Limit::Start, waited, write_waited: waited })
+        let (stream, limit) = (BufReader::with_capacity(READ_BYTES, stream), Limit::Start);
+        let (waited, write_waited) = (Duration::ZERO, Duration::ZERO);
+        Ok(Socket { stream, timeout, turn, connections, is_refused, limit, waited, write_waited })
     }
 
     /// What the time allowed is for, from now on.
@@ -128,27 +131,20 @@ impl Write for Socket {
     /// As much as the client takes at once. The error is TimedOut where it has taken next to nothing for its whole time.
     fn write_vectored(&mut self, pieces: &[io::IoSlice]) -> io::Result<usize> {
         let all: usize = pieces.iter().map(|piece| piece.len()).sum();
-        loop {
+        while self.write_waited < self.patience() {
             let began = Instant::now();
             let outcome = self.stream.get_mut().write_vectored(pieces);
             self.write_waited += began.elapsed().min(self.turn);
-            match outcome {
-                Ok(count) if count == all => {
-                    self.write_waited = Duration::ZERO;
-                    return outcome;
-                }
-                Ok(count) => ease(&mut self.write_waited, count),
-                Err(error) if !is_passing(&error) => return Err(error),
-                _ => {}
+            match &outcome {
+                Ok(count) if *count == all => self.write_waited = Duration::ZERO,
+                Ok(count) => ease(&mut self.write_waited, *count),
+                // Windows does not tell how much has gone before a timeout, so that there the first one is the last.
+                Err(error) if is_passing(error) && !cfg!(windows) => continue,
+                Err(_) => {}
             }
-            // Windows does not tell how much has gone before a timeout, so that there the first one is the last.
-            if self.write_waited >= self.patience() || cfg!(windows) {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            if outcome.is_ok() {
-                return outcome;
-            }
+            return outcome;
         }
+        Err(ErrorKind::TimedOut.into())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -126,21 +126,13 @@ impl Tls {
                 | Lacks::SignatureAlgorithmsExtensionRequired
                 | Lacks::NamedGroupsExtensionRequired,
             ) => "offers only TLS 1.1 or older: it needs TLS 1.2 or 1.3".to_owned(),
-            AlertReceived(AlertDescription::InternalError) => {
-                let why = "TLS alert internal_error, which Java sends where it has no CA to trust";
-                format!("{PROBABLY} ({why}): {}", self.advice(name))
-            }
-            AlertReceived(AlertDescription::HandshakeFailure) => {
-                let why = "TLS alert handshake_failure, which Erlang sends for a wrong name";
-                format!("{PROBABLY} ({why}): {}", self.advice(name))
-            }
             AlertReceived(AlertDescription::CertificateExpired) => {
                 "says that the certificate has expired (TLS alert certificate_expired): look at its dates, and at the \
                     client's clock"
                     .to_owned()
             }
-            AlertReceived(alert) => match DISTRUST.iter().find(|(distrust, _)| distrust == alert) {
-                Some((_, word)) => format!("does not trust the certificate (TLS alert {word}): {}", self.advice(name)),
+            AlertReceived(alert) => match DISTRUST.iter().find(|(distrust, ..)| distrust == alert) {
+                Some((_, opening, word)) => format!("{opening} (TLS alert {word}): {}", self.advice(name)),
                 None => format!("gave up in the TLS handshake (TLS alert {})", u8::from(*alert)),
             },
             NoApplicationProtocol => {
@@ -179,19 +171,22 @@ impl Tls {
     }
 }
 
+const CERTAINLY: &str = "does not trust the certificate";
 const PROBABLY: &str = "probably does not trust the certificate";
 /// The first byte of a TLS handshake (RFC 8446, 5.1).
 pub const TLS_HANDSHAKE: u8 = 22;
 /// A client on the same machine that has read its answer needs less.
 const MOMENT: Duration = Duration::from_millis(5);
 /// How clients say that they do not accept the certificate (RFC 8446, 6.2).
-const DISTRUST: [(AlertDescription, &str); 7] = [
-    (AlertDescription::UnknownCA, "unknown_ca"),
-    (AlertDescription::BadCertificate, "bad_certificate"),
-    (AlertDescription::CertificateUnknown, "certificate_unknown"),
-    (AlertDescription::CertificateRevoked, "certificate_revoked"),
-    (AlertDescription::UnsupportedCertificate, "unsupported_certificate"),
-    (AlertDescription::AccessDenied, "access_denied"),
+const DISTRUST: [(AlertDescription, &str, &str); 9] = [
+    (AlertDescription::UnknownCA, CERTAINLY, "unknown_ca"),
+    (AlertDescription::BadCertificate, CERTAINLY, "bad_certificate"),
+    (AlertDescription::CertificateUnknown, CERTAINLY, "certificate_unknown"),
+    (AlertDescription::CertificateRevoked, CERTAINLY, "certificate_revoked"),
+    (AlertDescription::UnsupportedCertificate, CERTAINLY, "unsupported_certificate"),
+    (AlertDescription::AccessDenied, CERTAINLY, "access_denied"),
     // Of the signature of a CA.
-    (AlertDescription::DecryptError, "decrypt_error"),
+    (AlertDescription::DecryptError, CERTAINLY, "decrypt_error"),
+    (AlertDescription::InternalError, PROBABLY, "internal_error, which Java sends where it has no CA to trust"),
+    (AlertDescription::HandshakeFailure, PROBABLY, "handshake_failure, which Erlang sends for a wrong name"),
 ];

@@ -116,7 +116,7 @@ const IMPORTS: [(&str, &[&str]); 27] = [
     ("front/socket", &[]),
     ("front/tls", &["front/socket", "text"]),
     ("front/http1", &["message", "text"]),
-    ("front/body", &["front/http1", "text"]),
+    ("front/body", &["front/http1", "message", "text"]),
     ("front/answer", &["message", "text"]),
     ("front/fault", &["front/answer", "front/socket", "front/tls", "message", "text"]),
     ("front", &["bridge", "journal", "message", "text"]),
