@@ -126,8 +126,7 @@ impl Front {
         };
         let thread = thread::Builder::new().name(format!("client {client}")).stack_size(STACK_BYTES);
         if let Err(error) = thread.spawn(serve) {
-            let sentence = format!("closed at once: cannot start a thread for it: {error}");
-            self.journal.connection(client, &sentence, true);
+            self.journal.connection(client, &format!("closed at once: cannot start a thread for it: {error}"), true);
         }
     }
 
@@ -196,8 +195,7 @@ impl Front {
         let path = request.as_ref().map(Request::origin_form).filter(|target| target.starts_with('/')).unwrap_or("/");
         let sentence = format!("this port speaks HTTPS: use {}{path}", self.url);
         let mut reply = Reply::error(400, sentence.clone()).with("Connection", "close");
-        let is_head = request.is_some_and(|request| request.method == "HEAD");
-        fault::send_with(None, input.get_mut(), &mut reply, is_head);
+        fault::send_with(None, input.get_mut(), &mut reply, request.as_ref());
         input.get_mut().close();
         sentence
     }
@@ -212,7 +210,6 @@ impl Front {
             Err(refusal) => (None, *refusal, false),
             Ok(request) => self.answer(input, request),
         };
-        let is_head = request.as_ref().is_some_and(|request| request.method == "HEAD");
         let whole = request.as_ref().filter(|_| is_whole);
         let keeps_alive = whole.is_some_and(http1::keeps_alive);
         let fault = self.fault.filter(|fault| fault::met(*fault, &self.traffic.turns, whole));
@@ -220,7 +217,7 @@ impl Front {
             reply = fault::unavailable(reply);
         }
         reply = reply.with("Connection", if keeps_alive { "keep-alive" } else { "close" });
-        let (bytes_out, mut undelivered) = fault::send_with(fault, input.get_mut(), &mut reply, is_head);
+        let (bytes_out, mut undelivered) = fault::send_with(fault, input.get_mut(), &mut reply, request.as_ref());
         let (status, notes, duration) = (reply.status, reply.notes, started.elapsed());
         let keeps_alive = keeps_alive && undelivered.is_none();
         if !keeps_alive && undelivered.is_none() && input.get_mut().close() {

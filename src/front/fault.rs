@@ -27,8 +27,8 @@ pub fn unavailable(other: Reply) -> Reply {
     reply
 }
 
-/// Sends what the fault, if any, makes of an answer. `omits_body`: it is the answer to HEAD.
-pub fn send_with(fault: Option<Fault>, stream: &mut Stream, reply: &mut Reply, omits_body: bool) -> Sent {
+/// Sends what the fault, if any, makes of the answer to a request; `None`: to one that could not be read.
+pub fn send_with(fault: Option<Fault>, stream: &mut Stream, reply: &mut Reply, request: Option<&Request>) -> Sent {
     let length = reply.length_bytes;
     match fault {
         Some(Fault::Reset) => {
@@ -46,7 +46,8 @@ pub fn send_with(fault: Option<Fault>, stream: &mut Stream, reply: &mut Reply, o
             send(stream, reply, &ends)
         }
         Some(Fault::Hang) => hang(stream, reply),
-        _ => send(stream, reply, &[if omits_body { 0 } else { length }]),
+        _ if request.is_some_and(|request| request.method == "HEAD") => send(stream, reply, &[0]),
+        _ => send(stream, reply, &[length]),
     }
 }
 

@@ -76,9 +76,7 @@ fn read_line(input: &mut Take<impl BufRead>, number: usize) -> Result<Vec<u8>, R
 }
 
 fn parse_request_line(line: &[u8]) -> Result<Request, Refusal> {
-    if let Some(mistake) = control_mistake(line) {
-        return Err(malformed(1, line, 400, &mistake));
-    }
+    refuse_controls(line).map_err(|mistake| malformed(1, line, 400, &mistake))?;
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let (status, mistake) = match words.as_slice() {
         [_, _] => (400, "names no HTTP version, and HTTP/0.9 is not spoken"),
@@ -108,9 +106,7 @@ fn parse_request_line(line: &[u8]) -> Result<Request, Refusal> {
 
 /// A header's name and value, or what is wrong with its line.
 pub fn parse_header(line: &[u8]) -> Result<(String, Vec<u8>), String> {
-    if let Some(mistake) = control_mistake(line) {
-        return Err(mistake);
-    }
+    refuse_controls(line)?;
     let colon = line.iter().position(|byte| *byte == b':');
     let mistake = match colon.map(|colon| (&line[..colon], &line[colon + 1..])) {
         Some((name, value)) if is_token(name) => return Ok((to_text(name), value.trim_ascii().to_vec())),
@@ -126,13 +122,13 @@ pub fn parse_header(line: &[u8]) -> Result<(String, Vec<u8>), String> {
 }
 
 /// No line of a head may hold a control character: others may take some for its end.
-fn control_mistake(line: &[u8]) -> Option<String> {
-    let control = line.iter().find(|byte| byte.is_ascii_control() && **byte != b'\t')?;
-    Some(match control {
-        0 => "holds a NUL".to_owned(),
-        b'\r' => "holds a CR that no LF follows".to_owned(),
-        other => format!("holds the control character 0x{other:02x}"),
-    })
+fn refuse_controls(line: &[u8]) -> Result<(), String> {
+    match line.iter().find(|byte| byte.is_ascii_control() && **byte != b'\t') {
+        None => Ok(()),
+        Some(0) => Err("holds a NUL".to_owned()),
+        Some(b'\r') => Err("holds a CR that no LF follows".to_owned()),
+        Some(other) => Err(format!("holds the control character 0x{other:02x}")),
+    }
 }
 
 fn malformed(number: usize, line: &[u8], status: u16, mistake: &str) -> Refusal {

@@ -100,15 +100,14 @@ impl Tls {
 
     /// What a client developer has to know about a handshake that failed.
     fn why_no_handshake(&self, error: &io::Error, name: Option<&str>) -> String {
-        match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
-            Some(cause) => self.why_refused(cause, name),
-            None if error.kind() == ErrorKind::TimedOut => {
-                "closed: it did not finish the TLS handshake in time".to_owned()
-            }
-            None if error.kind() == ErrorKind::UnexpectedEof || is_reset(error) => {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        match (cause, error.kind()) {
+            (Some(cause), _) => self.why_refused(cause, name),
+            (None, ErrorKind::TimedOut) => "closed: it did not finish the TLS handshake in time".to_owned(),
+            (None, kind) if kind == ErrorKind::UnexpectedEof || is_reset(error) => {
                 format!("{PROBABLY} (it hung up in the TLS handshake): {}", self.advice(name))
             }
-            None => format!("the connection broke in the TLS handshake: {error}"),
+            _ => format!("the connection broke in the TLS handshake: {error}"),
         }
     }
 
@@ -158,16 +157,13 @@ impl Tls {
     /// Why no request came after the handshake, and whether that is known to be the client's mistake. Some clients look
     /// at the certificate only then; others connect in advance.
     pub fn why_no_request(&self, connection: &mut ServerConnection) -> (String, bool) {
-        let failed = connection.process_new_packets().err();
-        let name = connection.server_name();
-        match failed {
-            Some(cause) => (self.why_refused(&cause, name), true),
-            None => {
-                let advice = self.advice(name);
-                let why = "it sent no request after the TLS handshake, as clients do too that connect in advance";
-                (format!("{PROBABLY} ({why}): {advice}"), name.is_some_and(|name| !self.is_own(name)))
-            }
+        if let Err(cause) = connection.process_new_packets() {
+            return (self.why_refused(&cause, connection.server_name()), true);
         }
+        let name = connection.server_name();
+        let why = "it sent no request after the TLS handshake, as clients do too that connect in advance";
+        let sentence = format!("{PROBABLY} ({why}): {}", self.advice(name));
+        (sentence, name.is_some_and(|name| !self.is_own(name)))
     }
 }
 
