@@ -61,11 +61,9 @@ impl Report<'_> {
         let received = counted(layout.begun_parts as u64, "part");
         let finding = |sentence| Finding::new(400, sentence, &expected, &received);
         self.notes.findings.extend(layout.flaws().into_iter().map(finding));
-        // Of a report that breaks off nothing is kept.
-        self.reports = self.reports.filter(|_| layout.is_whole());
         for (head, place) in &layout.parts {
             let mut content = multipart::content(&mut request.body, place)?;
-            let part = self.read_part(head, &mut content)?;
+            let part = self.read_part(head, &mut content, layout.is_whole())?;
             self.notes.parts.push(part);
         }
         if layout.is_whole() {
@@ -74,7 +72,8 @@ impl Report<'_> {
         Ok(())
     }
 
-    fn read_part(&mut self, head: &PartHead, content: &mut impl BufRead) -> io::Result<Part> {
+    /// `is_whole`: the report has come to its end; of another nothing is kept.
+    fn read_part(&mut self, head: &PartHead, content: &mut impl BufRead, is_whole: bool) -> io::Result<Part> {
         let file_name = head.name("filename").map(limited);
         let mut file = self.reports.filter(|_| file_name.is_some()).and_then(|reports| self.saved(reports.begin()));
         let mut digest = Context::new(&SHA256);
@@ -91,7 +90,7 @@ impl Report<'_> {
         let is_chosen = (name, size_bytes) != NO_FILE;
         let saved = file
             .zip(self.reports)
-            .filter(|_| is_chosen)
+            .filter(|_| is_whole && is_chosen)
             .and_then(|(file, reports)| self.saved(reports.keep(file.into_temp_path(), name)));
         let cut = str::from_utf8(&beginning).err().filter(|error| error.error_len().is_none());
         if let Some(cut) = cut.filter(|_| size_bytes > MAX_VALUE_BYTES as u64) {
