@@ -7,7 +7,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Receiver;
@@ -59,16 +59,12 @@ pub fn run(mut command: Command, stopped: &Receiver<Word>) -> Ended {
 
 /// A program that does not outlive this one for long, even where this one is killed.
 pub fn spawn(command: &mut Command) -> io::Result<(Child, Leash)> {
+    let child = command.spawn()?;
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "trap '' INT QUIT HUP; read id || exit; read _; kill $id; sleep 5; kill -KILL $id"]);
+    shell.args(["-c", "trap '' INT QUIT HUP; read _; kill $0; sleep 5; kill -KILL $0"]).arg(child.id().to_string());
     shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // Where there is no such shell, there is no leash.
-    let mut leash = Leash(if cfg!(unix) { shell.spawn().ok() } else { None });
-    let child = command.spawn()?;
-    if let Some(input) = leash.0.as_mut().and_then(|shell| shell.stdin.as_mut()) {
-        writeln!(input, "{}", child.id()).ok();
-    }
-    Ok((child, leash))
+    Ok((child, Leash(if cfg!(unix) { shell.spawn().ok() } else { None })))
 }
 
 /// A shell that waits for the end of its standard input, which this program holds, and ends the other then. Dropped, it
