@@ -298,8 +298,8 @@ fn ctrl_c_ends_both() {
     }
 }
 
-/// Writing into a named pipe that the client alone reads works until it ends.
-#[cfg(unix)]
+/// Writing into a named pipe that the client alone reads works until it ends. What ends it is started behind it.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_client_does_not_outlive_a_server_that_is_killed() {
     if is_skipped_under_wine("what ends a client where the server is killed, which Windows needs a job object for") {
@@ -314,6 +314,11 @@ fn a_client_does_not_outlive_a_server_that_is_killed() {
         let mut process = Process::spawn(under.args(options).args(client));
         // Waits for the client.
         let mut pipe = fs::File::options().write(true).open(&pipe).expect("a pipe");
+        let deadline = Instant::now() + LIMIT;
+        while children(process.child.id()) < 2 {
+            assert!(Instant::now() < deadline, "nothing is started behind the client: {options:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
 
         process.child.kill().expect("it runs");
 
@@ -323,6 +328,17 @@ fn a_client_does_not_outlive_a_server_that_is_killed() {
             thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn children(parent: u32) -> usize {
+    let entries = fs::read_dir("/proc").expect("processes").map(|entry| entry.expect("an entry").path());
+    // Behind the name, which may be any, stand its state and its parent (proc_pid_stat(5)).
+    let is_child = |stat: &String| {
+        let behind = stat.rsplit(')').next().expect("a line");
+        behind.split_whitespace().nth(1) == Some(&parent.to_string())
+    };
+    entries.filter_map(|process| fs::read_to_string(process.join("stat")).ok()).filter(is_child).count()
 }
 
 /// SIGTERM reaches the server alone, as where a container is stopped.
