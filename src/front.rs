@@ -188,7 +188,8 @@ impl Front {
     fn refuse_plain(&self, socket: Socket, first: &[u8]) -> String {
         let mut input = BufReader::new(Stream { socket, tls: None });
         let request = http1::read_head(&mut input).ok().flatten();
-        let looks_like_http = memchr::memmem::find(first, b" /").is_some();
+        // A target comes soon, behind a method.
+        let looks_like_http = memchr::memmem::find(&first[..first.len().min(32)], b" /").is_some();
         if request.is_none() && !looks_like_http {
             return format!("closed: what it sent is neither TLS nor HTTP; it begins {}", quoted(first));
         }

@@ -29,7 +29,8 @@ pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Re
             Some(0) => "ready",
             Some(3) => "NOT READY",
             code => {
-                console.print(&format!("{said}\nthe run with --fault {name} has ended: {status}"));
+                let killed = format!("\nthe run with --fault {name} was ended: {status}");
+                console.print(&(said + if code.is_none() { &killed } else { "" }));
                 console.close();
                 return Ok(code.and_then(|code| code.try_into().ok()).unwrap_or(125));
             }

@@ -94,16 +94,20 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Parts whose delimiter is written wrongly, before the first and behind the last that is right.
+    /// Parts whose delimiter is written wrongly, before the first and behind the last that is right; in both places the
+    /// header lines come first, if there are any.
     fn look_for_strays(&mut self, window: &mut Window<impl Read + Seek>, end: u64) -> io::Result<()> {
-        let disposition = Finder::new("Content-Disposition: form-data");
-        let first = self.parts.first().map_or(end, |(head, content)| content.start - head.raw.len() as u64);
-        if window.find(&disposition, end)?.is_some() {
+        let has_line = |bytes: &[u8], name: &str| {
+            let begins =
+                |line: &[u8]| line.get(..name.len()).is_some_and(|own| own.eq_ignore_ascii_case(name.as_bytes()));
+            bytes.split(|byte| *byte == b'\n').any(begins)
+        };
+        if has_line(window.from(end, 0)?, "Content-") {
             self.stopped = Some("a part of the report comes behind its last boundary".to_owned());
         }
-        // Its header lines are the first that there is.
-        let looked_at = first.min(READ_BYTES as u64) as usize;
-        if disposition.find(&window.from(0, looked_at)?[..looked_at]).is_some() {
+        let first = self.parts.first().map_or(end, |(head, content)| content.start - head.raw.len() as u64);
+        let before = window.from(0, 0)?;
+        if has_line(&before[..before.len().min(first as usize)], "Content-Disposition:") {
             let sentence = "a part of the report comes before its first boundary";
             self.misplaced.get_or_insert_with(|| sentence.to_owned());
         }
@@ -361,6 +365,8 @@ mod tests {
             ("--b\r\nF\r\n\r\nhello\r\n--b----b\nF\n\nlost\n--b--", LATE),
             ("--b\r\nF\r\n\r\nhello\r\n--b--\r\n--b\r\nX: y\r\nF\r\n\r\nlost\r\n--b--", LATE),
             ("--b\r\nF\r\n\r\nhello\r\n--b--\r\n--c\r\nF\r\n\r\nlost\r\n--c--", LATE),
+            ("--b\r\nF\r\n\r\nhello\r\n--b--\r\n--b\r\ncontent-type: text/plain\r\n\r\nlost\r\n--b--", LATE),
+            ("--b\r\nF\r\n\r\nhello\r\n--b--\r\n--b\r\ncontent-disposition:form-data\r\n\r\nlost\r\n--b--", LATE),
             ("b\r\nF\r\n\r\nlost\r\n--b\r\nF\r\n\r\nhello\r\n--b--", EARLY),
             ("--b;\r\nF\r\n\r\nlost\r\n--b\r\nF\r\n\r\nhello\r\n--b--", EARLY),
             ("F\r\n\r\nlost\r\n--b\r\nF\r\n\r\nhello\r\n--b--", EARLY),

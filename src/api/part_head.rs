@@ -51,7 +51,11 @@ impl PartHead {
         let part = format!("part {number} of the report");
         let disposition = self.header("content-disposition");
         let parameters = Parameters::of(disposition.unwrap_or_default());
-        let is_malformed = parameters.is_malformed || disposition.is_some() && parameters.kind != "form-data";
+        let is_malformed = parameters.is_malformed
+            || disposition.is_some() && parameters.kind != "form-data"
+            || ["name", "filename"]
+                .iter()
+                .any(|name| parameters.list.iter().filter(|(own, _)| own == name).count() > 1);
         // `filename*` whole is what requests and .NET write.
         let is_forbidden =
             |name: &str| name.starts_with("name*") || name.starts_with("filename*") && name != "filename*";
@@ -106,7 +110,7 @@ pub struct Parameters {
     pub kind: String,
     /// The names in lower case.
     list: Vec<(String, Vec<u8>)>,
-    /// No semicolon between two, a quote that is not closed, a line end within a value, or a name that is there twice.
+    /// No semicolon between two, a quote that is not closed, or a line end within a value.
     pub is_malformed: bool,
 }
 
@@ -125,7 +129,7 @@ impl Parameters {
             };
             let behind = behind.map(<[u8]>::trim_ascii_start);
             let is_well_formed = matches!(behind, Some([] | [b';', ..])) && memchr2(b'\r', b'\n', &value).is_none();
-            parameters.is_malformed |= !is_well_formed || parameters.get(&name).is_some() && !name.is_empty();
+            parameters.is_malformed |= !is_well_formed;
             rest = behind.unwrap_or_default();
             parameters.list.push((name, value));
         }

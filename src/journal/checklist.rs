@@ -197,8 +197,9 @@ impl Checklist {
         let swallowed = if is_of_certificate { REFUSED_IN_SILENCE } else { SWALLOWED };
         let swallowed = (code == Some(0) && self.falls_short()).then(|| swallowed.to_owned());
         // A client that has done its steps may have tried connections that it did not need.
-        let lacks_step = !has_noticed && self.tallies.iter().any(|tally| tally.counts[0] == 0);
-        let mistakes = self.mistakes.iter().filter(|mistake| lacks_step || mistake.kind != CONNECTION);
+        let lacks_step = self.tallies.iter().any(|tally| tally.counts[0] == 0);
+        let is_excused = |mistake: &Mistake| !lacks_step || has_noticed && mistake.what.starts_with("probably ");
+        let mistakes = self.mistakes.iter().filter(|mistake| mistake.kind != CONNECTION || !is_excused(mistake));
         let mistakes = mistakes.map(Mistake::told);
         let own: Vec<String> = match ended {
             Some(Ended { not_run: Some(_), .. }) => Vec::new(),
@@ -575,6 +576,9 @@ mod tests {
             assert_eq!(checklist.count_connection(probe, false), (probe.to_owned(), false));
             let ended = Ended { command: Vec::new(), exit_code: Some(code), trouble: None, not_run: None };
             assert_eq!(checklist.reasons(Some(&ended)), expected);
+            // To go on without TLS is no way to refuse it.
+            checklist.count_connection("this port speaks HTTPS: use it", true);
+            assert_eq!(checklist.reasons(Some(&ended))[0], "connection: this port speaks HTTPS: use it");
         }
     }
 }
