@@ -55,15 +55,18 @@ impl Socket {
             let began = Instant::now();
             // Windows may lose what comes in the very moment in which a read gives up waiting, and nothing where it
             // was only looked for (Microsoft, "SOL_SOCKET Socket Options", SO_RCVTIMEO).
-            let looks_first = cfg!(windows) && self.stream.buffer().is_empty();
-            let looked = if looks_first { self.stream.get_ref().peek(&mut [0]) } else { Ok(0) };
+            let is_empty = self.stream.buffer().is_empty();
+            let looked = if cfg!(windows) && is_empty { self.stream.get_ref().peek(&mut [0]) } else { Ok(0) };
             let outcome = looked.and_then(|_| self.stream.fill_buf().map(<[u8]>::len));
             self.waited += began.elapsed().min(self.turn);
             match (outcome, self.limit) {
                 (Err(error), _) if is_passing(&error) => continue,
                 (Err(error), _) => return Err(error),
                 (Ok(_), Limit::Start) => (self.limit, self.waited) = (Limit::Whole, Duration::ZERO),
-                (Ok(count), Limit::Silence) if self.is_crowded() => ease(&mut self.waited, count),
+                // What is still there from before counts once.
+                (Ok(count), Limit::Silence) if self.is_crowded() => {
+                    ease(&mut self.waited, if is_empty { count } else { 0 });
+                }
                 (Ok(_), Limit::Silence) => self.waited = Duration::ZERO,
                 (Ok(_), Limit::Whole) => {}
             }
