@@ -2,7 +2,7 @@
 //! it is ready for a strict server. The server's own failures are counted apart.
 
 use super::coverage::Coverage;
-use crate::message::{DOWNLOAD, Ended, Exchange, Fault, Finding, REPORT, Request, STEPS, TASKS};
+use crate::message::{DOWNLOAD, Ended, Exchange, Fault, Finding, Request, STEPS};
 use crate::text::{counted, grouped, shown};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -31,8 +31,8 @@ struct Tally {
     counts: [u64; 5],
     /// Once it was done right.
     is_done: bool,
-    /// For its ids, the number of the last request that met the fault, and of the last that did not. They are told in
-    /// another order than they came.
+    /// With a fault, for the step's ids, the number of the last request that met it, and of the last that did not. They
+    /// are told in another order than they came.
     lasts: BTreeMap<String, [u64; 2]>,
 }
 
@@ -94,10 +94,11 @@ impl Checklist {
         let is_good = matches!(status, 200..=299 | 304) && is_whole && !has_findings;
         let is_good = is_good && (!is_cut || path == DOWNLOAD);
         tally.is_done |= is_good;
-        let ids = request.as_ref().map(|request| request.ids().join(", ")).unwrap_or_default();
-        let has_passed = is_good || !is_on_purpose;
-        let last = &mut tally.lasts.entry(ids).or_default()[usize::from(has_passed)];
-        *last = exchange.number.max(*last);
+        if let Some(request) = request.as_ref().filter(|_| self.fault.is_some()) {
+            let has_passed = is_good || !is_on_purpose;
+            let lasts = tally.lasts.entry(request.ids().join(", ")).or_default();
+            lasts[usize::from(has_passed)] = exchange.number.max(lasts[usize::from(has_passed)]);
+        }
         for complaint in complaints {
             self.note(name, &complaint, format!("{name}: {complaint}"));
         }
@@ -295,14 +296,14 @@ fn complaints(exchange: &Exchange) -> Vec<String> {
 
 /// What a request was that is none of the three steps.
 fn beside(exchange: &Exchange) -> (&'static str, String) {
-    let path = exchange.request.as_ref().map(Request::path).unwrap_or_default();
+    let Some(request) = &exchange.request else { return ("other request", "malformed".to_owned()) };
+    let path = request.path();
     let kind = match exchange.status {
-        404 if ![TASKS, DOWNLOAD, REPORT].contains(&path.as_str()) => "other path",
+        404 if STEPS.iter().all(|(.., own)| *own != path) => "other path",
         405 => "wrong method",
         _ => "other request",
     };
-    let what = |request: &Request| format!("{} {}", shown(&request.method), shown(&request.path()));
-    (kind, exchange.request.as_ref().map_or_else(|| "malformed".to_owned(), what))
+    (kind, format!("{} {}", shown(&request.method), shown(&path)))
 }
 
 /// Of a connection's failure, without what is to be done about it.
@@ -342,7 +343,7 @@ const MAX_TOLD: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Notes, Piece};
+    use crate::message::{Notes, Piece, REPORT, TASKS};
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Duration;
     use tempfile::SpooledTempFile;
