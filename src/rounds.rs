@@ -1,5 +1,5 @@
 //! `--fault all`: runs this program again and again, first without a fault and then with each, and says at the end which
-//! of them the client bears.
+//! of them the client handles.
 
 use crate::command;
 use crate::journal::console::Console;

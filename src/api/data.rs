@@ -156,10 +156,9 @@ impl Data {
 
 /// Writes the built-in files into `folder`. A file that is there already is left as it is, and reported as kept.
 pub fn write_built_in(folder: &Path) -> Result<Vec<String>, Failure> {
-    let failed = |path: &Path, error: io::Error| {
-        Failure::new(format!("cannot write {}: {error}", path.display()), "name another folder with --write-data DIR")
-    };
-    fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+    let advice = "name another folder with --write-data DIR";
+    let failed = |path: &Path| Failure::of(format!("cannot write {}", path.display()), advice);
+    fs::create_dir_all(folder).map_err(failed(folder))?;
     let files = [(TASKS, BUILT_IN_TASKS), (REPORT, BUILT_IN_REPORT), (DOWNLOAD, BUILT_IN_DOWNLOAD)];
     let mut told = Vec::new();
     for (name, bytes) in files {
@@ -169,7 +168,7 @@ pub fn write_built_in(folder: &Path) -> Result<Vec<String>, Failure> {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 told.push(format!("kept  {}, which was there already", path.display()));
             }
-            Err(error) => return Err(failed(&path, error)),
+            Err(error) => return Err(failed(&path)(error)),
         }
     }
     told.push(format!("serve them with --data {}", folder.display()));

@@ -3,7 +3,7 @@
 //! is looked through here first, and `multipart` gets each part made plain; cutting it out stays with it. The only file
 //! that uses it. What Flask takes for a delimiter is one here too, with a flaw where it is written wrongly.
 
-use super::part_head::PartHead;
+use super::part_head::{PartHead, begins};
 use crate::text::quoted;
 use memchr::memmem::{self, Finder};
 use multipart::server::Multipart;
@@ -61,8 +61,7 @@ impl Layout {
             let lines = &lines[..lines.len().min(MAX_PART_HEAD_BYTES)];
             let is_line = (found == 0 || before.ends_with(b"\n")) && !own_end.ends_with(b"\r");
             // Before the first part, only header lines of a part tell it from a text.
-            let begin = lines.trim_ascii_start().get(..8);
-            let begins_head = offset > 0 && begin.is_some_and(|begin| begin.eq_ignore_ascii_case(b"Content-"));
+            let begins_head = offset > 0 && begins(lines.trim_ascii_start(), "Content-");
             if !is_line && (layout.begun_parts > 0 || begins_head) {
                 layout.note_misplaced(before);
             }
@@ -97,11 +96,7 @@ impl Layout {
     /// Parts whose delimiter is written wrongly, before the first and behind the last that is right; in both places the
     /// header lines come first, if there are any.
     fn look_for_strays(&mut self, window: &mut Window<impl Read + Seek>, end: u64) -> io::Result<()> {
-        let has_line = |bytes: &[u8], name: &str| {
-            let begins =
-                |line: &[u8]| line.get(..name.len()).is_some_and(|own| own.eq_ignore_ascii_case(name.as_bytes()));
-            bytes.split(|byte| *byte == b'\n').any(begins)
-        };
+        let has_line = |bytes: &[u8], name| bytes.split(|byte| *byte == b'\n').any(|line| begins(line, name));
         if has_line(window.from(end, 0)?, "Content-") {
             self.stopped = Some("a part of the report comes behind its last boundary".to_owned());
         }

@@ -193,10 +193,13 @@ fn parameter_value(rest: &[u8]) -> (Vec<u8>, Option<&[u8]>) {
 
 /// For values that no semicolon ends.
 fn begins_parameter(bytes: &[u8]) -> bool {
-    ["name", "filename", "boundary", "charset"].iter().any(|name| {
-        bytes.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name.as_bytes()))
-            && matches!(bytes[name.len()..], [b'=' | b'*', ..])
-    })
+    let names = ["name", "filename", "boundary", "charset"];
+    names.iter().any(|name| begins(bytes, name) && matches!(bytes[name.len()..], [b'=' | b'*', ..]))
+}
+
+/// Whether they begin with this name, in capitals or not.
+pub fn begins(bytes: &[u8], name: &str) -> bool {
+    bytes.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 const WELL_FORMED: &str = "Content-Disposition: form-data; name=\"...\"; filename=\"...\", and the bytes as they are";

@@ -158,8 +158,8 @@ fn example(request: &Request) -> &'static str {
 
 /// The boundary from the Content-Type, or why no part can be read.
 fn boundary(request: &Request) -> Result<String, Finding> {
-    let content_type = request.header("Content-Type").map(|value| format!("Content-Type: {value}"));
-    let value = request.header("Content-Type").unwrap_or_default();
+    let content_type = request.header("Content-Type");
+    let value = content_type.as_deref().unwrap_or_default();
     let parameters = Parameters::of(value.as_bytes());
     let (status, sentence) = match parameters.get("boundary").unwrap_or_default() {
         _ if !parameters.kind.starts_with(FORM) => (415, format!("the report is not sent as {FORM}")),
@@ -174,7 +174,8 @@ fn boundary(request: &Request) -> Result<String, Finding> {
     };
     let example = example(request);
     let expected = format!("the file as a form field, with the Content-Type left to the HTTP library: {example}");
-    let content_type = content_type.map_or("no Content-Type".to_owned(), |value| shown(&value));
+    let shown = |value: &String| shown(&format!("Content-Type: {value}"));
+    let content_type = content_type.as_ref().map_or("no Content-Type".to_owned(), shown);
     let received = format!("{content_type}, {}", in_bytes(request.body_bytes));
     Err(Finding::new(status, sentence, &expected, &received))
 }

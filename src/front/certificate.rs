@@ -21,9 +21,8 @@ use time::{Duration, OffsetDateTime};
 /// A certificate for this run, and the CA to trust for it, as PEM. The CA's key is gone when this returns: nobody can
 /// make another certificate that those who trust the CA would accept. `fault`: what is to be wrong with it.
 pub fn make(names: &[String], fault: Option<Fault>) -> Result<(Arc<ServerConfig>, String), Failure> {
-    try_make(names, fault).map_err(|error| {
-        Failure::new(format!("cannot make a certificate: {error}"), "give one with --cert and --key, or use --http")
-    })
+    let failed = Failure::of("cannot make a certificate", "give one with --cert and --key, or use --http");
+    try_make(names, fault).map_err(failed)
 }
 
 /// The user's own certificate chain and private key, with a warning where clients will refuse it.

@@ -24,20 +24,20 @@ impl Record {
     /// has left there: its ready.json, and files that were not whole.
     pub fn open(folder: PathBuf) -> Result<Record, Failure> {
         let lock = fs::create_dir_all(folder.join(REPORTS)).and_then(|()| File::create(folder.join(LOCK)));
-        let lock = lock.map_err(|error| unusable(&folder, &error))?;
+        let lock = lock.map_err(unusable(&folder))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => {
                 let what = format!("another cleaner-test-server records into {}", folder.display());
                 Failure::new(what, "stop it, or name another folder with --record")
             }
-            TryLockError::Error(error) => unusable(&folder, &error),
+            TryLockError::Error(error) => unusable(&folder)(error),
         })?;
-        clear(&folder, &[READY, CERTIFICATE, TRUSTSTORE]).map_err(|error| unusable(&folder, &error))?;
+        clear(&folder, &[READY, CERTIFICATE, TRUSTSTORE]).map_err(unusable(&folder))?;
         Ok(Record { folder, _lock: lock, ready: OnceCell::new() })
     }
 
     pub fn journal(&self) -> Result<Lines, Failure> {
-        Lines::open(&self.folder.join("journal.jsonl")).map_err(|error| unusable(&self.folder, &error))
+        Lines::open(&self.folder.join("journal.jsonl")).map_err(unusable(&self.folder))
     }
 
     pub fn reports(&self) -> Reports {
@@ -70,7 +70,7 @@ impl Record {
             file.write_all(content.as_bytes())?;
             file.persist(&path).map_err(|error| error.error)
         };
-        write().map_err(|error| unusable(&self.folder, &error))?;
+        write().map_err(unusable(&self.folder))?;
         Ok(path)
     }
 }
@@ -197,9 +197,9 @@ fn begin_file(folder: &Path) -> io::Result<NamedTempFile> {
     builder.prefix(INCOMING).tempfile_in(folder)
 }
 
-fn unusable(folder: &Path, error: &io::Error) -> Failure {
-    let what = format!("cannot write into {}: {error}", folder.display());
-    Failure::new(what, "name a folder with --record that can be made and written to")
+fn unusable(folder: &Path) -> impl FnOnce(io::Error) -> Failure {
+    let what = format!("cannot write into {}", folder.display());
+    Failure::of(what, "name a folder with --record that can be made and written to")
 }
 
 const READY: &str = "ready.json";

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::foreign::{is_installed, python};
+use crate::foreign::{client_python, python};
 use crate::process::{Finished, LIMIT, Process};
 use crate::support::{command, is_skipped_under_wine, is_under_wine, journal_in, local, program, text};
 
@@ -41,12 +41,8 @@ fn assert_not_ready((finished, verdict): &(Finished, Value), reasons: &[&str]) {
 
 /// A client in Python's urllib that does what the last lines say. `None` where there is no Python.
 fn judge_python(options: &[&str], lines: &str) -> Option<(Finished, Value)> {
-    if is_skipped_under_wine("Python, which a program of Windows cannot start") {
-        return None;
-    }
     let script = format!("{BEGINNING}\n{lines}\n");
-    let python = python();
-    is_installed(&python, &["-c", "import ssl"], "a client").then(|| judge(options, &[&python, "-c", &script]))
+    client_python().map(|python| judge(options, &[&python, "-c", &script]))
 }
 
 const BEGINNING: &str = r#"
@@ -212,13 +208,7 @@ fn a_server_that_cannot_start_is_exit_125_and_the_command_is_not_run() {
 /// Of a company, which knows nothing of this machine.
 #[test]
 fn a_proxy_is_not_asked_for_the_server() {
-    if is_skipped_under_wine("Python, which a program of Windows cannot start") {
-        return;
-    }
-    let python = python();
-    if !is_installed(&python, &["-c", "import ssl"], "a client") {
-        return;
-    }
+    let Some(python) = client_python() else { return };
     let mut under = command(&program());
     let client = format!("{BEGINNING}\ntasks(); download(); report(); print(os.environ['NO_PROXY'])");
     under.args(["--port", "0", "--", &python, "-c", &client]).env_remove("no_proxy").env("NO_PROXY", "intranet");

@@ -7,9 +7,9 @@ use std::thread;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::foreign::{is_installed, python};
+use crate::foreign::client_python;
 use crate::process::{Finished, Process};
-use crate::support::{command, is_skipped_under_wine, journal_in, program, run, text};
+use crate::support::{command, journal_in, program, run, text};
 
 /// How each takes trouble; `lines` of urllib's client in `BEGINNING`, with what differs.
 const CLIENTS: [(&str, &str); 6] = [
@@ -66,12 +66,8 @@ ask("/tasks/report?id=1", body, **{"Content-Type": "multipart/form-data; boundar
 
 /// The words that run such a client. `None` where there is no Python.
 fn client(lines: &str) -> Option<[String; 3]> {
-    if is_skipped_under_wine("Python, which a program of Windows cannot start") {
-        return None;
-    }
-    let python = python();
     let script = format!("{BEGINNING}\n{lines}\n{REST}");
-    is_installed(&python, &["-c", "import ssl"], "a client").then(|| [python, "-c".to_owned(), script])
+    client_python().map(|python| [python, "-c".to_owned(), script])
 }
 
 /// Runs it with these options, and returns the folder of its record too.

@@ -125,6 +125,14 @@ pub fn python() -> String {
     env::var("CLEANER_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
 
+/// For a client behind `--`. `None` where there is none with TLS, or where a program of Windows would have to start it.
+pub fn client_python() -> Option<String> {
+    if is_skipped_under_wine("Python, which a program of Windows cannot start") {
+        return None;
+    }
+    Some(python()).filter(|python| is_installed(python, &["-c", "import ssl"], "a client"))
+}
+
 /// Neither the server nor the client is started in the repository, and the executable is alone in its folder.
 fn does_the_three_steps(client: Option<Client>) {
     let Some(client) = client else { return };
