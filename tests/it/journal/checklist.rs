@@ -120,20 +120,27 @@ fn the_checklist_counts_what_was_refused() {
 #[test]
 fn what_went_wrong_beside_the_three_steps_is_told_by_cause() {
     let mut server = Server::start(&[]);
-    server.request("HEAD", &format!("{TASKS}?id=1"), &[]);
-    server.request("OPTIONS", REPORT, &[]);
-    server.request("PUT", REPORT, &[]);
+    let told = |method: &str, target: &str| {
+        server.request(method, target, &[]);
+        // One that is told later would stand below the others.
+        server.wait_for_request(method, target);
+    };
+    told("HEAD", &format!("{TASKS}?id=1"));
+    told("OPTIONS", REPORT);
+    told("PUT", REPORT);
     for _ in 0..2 {
-        server.request("DELETE", &format!("{TASKS}?id=1"), &[]);
-        server.get("/tasks?id=1");
+        told("DELETE", &format!("{TASKS}?id=1"));
+        told("GET", "/tasks?id=1");
     }
     server.raw("GARBAGE\r\n\r\n").assert_error(400);
+    server.wait_for_line(|line| line.contains("GARBAGE"));
     for path in ["/a", "/b"] {
         let mut plain = Connection::plain(server.address());
         plain.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         plain.read_response(false).assert_error(400);
         plain.assert_closed();
     }
+    server.wait_for_line(|line| line.contains("this port speaks HTTPS"));
     let distrust = Arc::new(client_configuration(RootCertStore::empty(), rustls::ALL_VERSIONS));
     Connection::tls(server.address(), "localhost", distrust).expect_err("the client trusts nobody");
     server.wait_for_line(|line| line.contains("unknown_ca"));
