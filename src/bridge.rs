@@ -5,20 +5,14 @@
 
 use crate::message::{Reply, Request};
 use ring::rand::{SystemRandom, generate};
-use socket2::{SockAddr, Socket, Type};
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-
-#[cfg(not(target_os = "linux"))]
-use std::net::TcpListener as Listener;
-#[cfg(target_os = "linux")]
-use std::os::unix::net::UnixListener as Listener;
 
 pub struct Bridge {
     pub server: tiny_http::Server,
@@ -26,7 +20,7 @@ pub struct Bridge {
     next_number: AtomicU64,
     /// To be sent together.
     lines: Mutex<Vec<u8>>,
-    stream: Mutex<Socket>,
+    stream: Mutex<TcpStream>,
     /// The requests on their way to the loop. `None`: the connection is broken, for good.
     asked: Mutex<Option<HashMap<u64, Asked>>>,
 }
@@ -40,19 +34,16 @@ pub struct Asked {
 impl Bridge {
     /// Starts tiny_http, connects to it, and closes its listener.
     pub fn open() -> io::Result<&'static Bridge> {
-        let place = place()?;
-        let door = Socket::new(place.domain(), Type::STREAM, None)?;
-        door.bind(&place)?;
-        door.listen(128)?;
-        let (listener, address) = (Listener::from(door.try_clone()?), door.local_addr()?);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let (door, address) = (listener.try_clone()?, listener.local_addr()?);
         // tiny_http panics where descriptors run out.
         let spare: io::Result<Vec<_>> = (0..SPARE_DESCRIPTORS).map(|_| door.try_clone()).collect();
         drop(spare?);
-        let mut stream = connect(&address)?;
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
         let (outgoing, next_number) = (Mutex::new(stream.try_clone()?), AtomicU64::new(unguessable()?));
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let (lines, asked) = (Mutex::default(), Mutex::new(Some(HashMap::new())));
-        // Never dropped: the drop of tiny_http panics where its address is no path, as here on Linux.
         let bridge: &Bridge = Box::leak(Box::new(Bridge { server, next_number, lines, stream: outgoing, asked }));
         // What no stranger can know: once it has come, tiny_http has accepted this very connection.
         let secret = format!("/{}", unguessable()?);
@@ -62,7 +53,7 @@ impl Bridge {
         // the next call of accept finds the listener non-blocking and nobody waiting. On Windows that rests on a word of
         // Microsoft's, that duplicates of a socket have all its state in common; hence the limit.
         door.set_nonblocking(true)?;
-        drop(connect(&address)?);
+        drop(TcpStream::connect(address)?);
         while let Ok(Some(_)) = bridge.server.recv_timeout(CLOSING_LIMIT) {}
         thread::Builder::new().name("bridge".to_owned()).spawn(move || bridge.watch(stream))?;
         Ok(bridge)
@@ -101,7 +92,7 @@ impl Bridge {
     }
 
     /// tiny_http never sends anything. That the connection ends, only somebody's tampering with this program can do.
-    fn watch(&self, mut stream: Socket) {
+    fn watch(&self, mut stream: TcpStream) {
         // Also an error is an end.
         io::copy(&mut stream, &mut io::sink()).ok();
         let waiting = lock(&self.asked).take().unwrap_or_default();
@@ -133,23 +124,6 @@ pub fn stay_awake<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
 /// A thread that ends while it holds one of these locks leaves nothing half done, so that the others may go on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where tiny_http listens; on Linux that is no place in the file system, and takes half the time of TCP.
-fn place() -> io::Result<SockAddr> {
-    if cfg!(target_os = "linux") {
-        return SockAddr::unix(format!("\0cleaner-test-server-{:x}", unguessable()?));
-    }
-    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
-}
-
-fn connect(address: &SockAddr) -> io::Result<Socket> {
-    let stream = Socket::new(address.domain(), Type::STREAM, None)?;
-    stream.connect(address)?;
-    if !cfg!(target_os = "linux") {
-        stream.set_tcp_nodelay(true)?;
-    }
-    Ok(stream)
 }
 
 fn unguessable() -> io::Result<u64> {

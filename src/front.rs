@@ -251,7 +251,7 @@ impl Front {
     }
 }
 
-/// But no longer than that.
+/// Waits until nobody holds a clone of the token any more, but not beyond the limit.
 fn wait_for_end(token: &Arc<()>, limit: Duration) {
     let deadline = Instant::now() + limit;
     while count(token) > 0 && Instant::now() < deadline {

@@ -21,13 +21,15 @@
 //!
 //! It speaks to the front alone. Its own TLS is a version of rustls that seven bytes can keep busy for ever
 //! (RUSTSEC-2024-0336); it reserves as much memory as a Content-Length claims, drops connections without a word, and
-//! lets a client that stalls hold up all others. The front passes on only whole, well-formed requests of limited size.
+//! lets a client that stalls hold up all others. The front passes on only whole, well-formed requests of limited size,
+//! and neither bodies nor answers: what hides in an unread body is never taken for a request (CVE-2026-66752), and no
+//! CR LF gets into the headers of an answer (CVE-2026-66753); tests/it/bridge.rs tries both.
 //!
 //! # Other users of the machine
 //!
 //! They can connect to the server's port and send requests, as everybody who reaches it can. They cannot reach the loop:
-//! its own listener, under a name or port that nobody knows, is closed within a millisecond or so. Somebody who finds it
-//! in that moment could end the program, but never gets at requests or answers of others.
+//! its own listener, at a port that nobody knows, is closed within a millisecond or so. Somebody who finds it in that
+//! moment could end the program, but never gets at requests or answers of others.
 //!
 //! # It keeps nothing unless told to
 //!
