@@ -168,7 +168,9 @@ fn what_went_wrong_beside_the_three_steps_is_told_by_cause() {
 fn only_so_many_things_of_a_kind_are_told_apart() {
     let mut server = Server::start(&["--http"]);
     for number in 0..30 {
-        server.get(&format!("/{number}"));
+        let path = format!("/{number}");
+        server.get(&path);
+        server.wait_for_request("GET", &path);
     }
 
     let finished = server.stop();
