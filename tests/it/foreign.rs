@@ -145,10 +145,10 @@ fn does_the_three_steps(client: Option<Client>) {
     let record = folder.path().join("record");
 
     let (finished, journal) = if is_under_wine() {
-        let mut server = Server::launch(command(&executable).current_dir(folder.path()));
+        let server = Server::launch(command(&executable).current_dir(folder.path()));
         let finished = client.run_by_itself(&server, Some(server.record.path()), folder.path());
-        // Not before the end all is told.
-        server.stop();
+        // A start and four requests; the last is told after its client has ended.
+        server.wait_for_event(4);
         (finished, server.journal())
     } else {
         let mut under = command(&executable);
