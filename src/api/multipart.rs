@@ -37,7 +37,8 @@ impl Layout {
         if layout.begun_parts == 0 && !layout.has_last_delimiter {
             let is_named = |(head, _): &(PartHead, Range<u64>)| head.name("name").is_some();
             let (shown, has_delimiter) = (quoted(boundary.as_bytes()), layout.has_delimiter);
-            layout.stopped = Some(if !has_delimiter && Layout::read(body, boundary, 1)?.parts.iter().any(is_named) {
+            let bare = if has_delimiter { Layout::default() } else { Layout::read(body, boundary, 1)? };
+            layout.stopped = Some(if bare.misplaced.is_none() && bare.parts.iter().any(is_named) {
                 format!("the report lacks the two dashes that stand before {shown} in the body only")
             } else {
                 let how = if has_delimiter { " as a line of its own" } else { "" };
@@ -60,10 +61,14 @@ impl Layout {
             let (own_end, lines) = behind.split_at(offset);
             let lines = &lines[..lines.len().min(MAX_PART_HEAD_BYTES)];
             let is_line = (found == 0 || before.ends_with(b"\n")) && !own_end.ends_with(b"\r");
-            // Before the first part, only header lines of a part tell it from a text.
-            let begins_head = offset > 0 && begins(lines.trim_ascii_start(), "Content-");
+            // Before the first part, only header lines of a part tell it from a text, or that there is none.
+            let is_first = before.len() as u64 == found && before.iter().all(|byte| b" \t\xef\xbb\xbf".contains(byte));
+            let begins_head = offset > 0 && (is_first || begins(lines.trim_ascii_start(), "Content-"));
             if !is_line && (layout.begun_parts > 0 || begins_head) {
-                layout.note_misplaced(before);
+                let line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+                let around =
+                    [line, delimiter.needle(), &behind[..offset.clamp(2, SHOWN_BYTES).min(behind.len())]].concat();
+                layout.note_misplaced(&quoted(&around));
             }
             if !is_line && (layout.begun_parts > 0 || !begins_head) {
                 continue;
@@ -96,13 +101,14 @@ impl Layout {
     /// Parts whose delimiter is written wrongly, before the first and behind the last that is right; in both places the
     /// header lines come first, if there are any.
     fn look_for_strays(&mut self, window: &mut Window<impl Read + Seek>, end: u64) -> io::Result<()> {
-        let has_line = |bytes: &[u8], name| bytes.split(|byte| *byte == b'\n').any(|line| begins(line, name));
-        if has_line(window.from(end, 0)?, "Content-") {
+        let mut behind = window.from(end, 0)?.split(|byte| *byte == b'\n');
+        if behind.any(|line| begins(line, "Content-")) {
             self.stopped = Some("a part of the report comes behind its last boundary".to_owned());
         }
         let first = self.parts.first().map_or(end, |(head, content)| content.start - head.raw.len() as u64);
         let before = window.from(0, 0)?;
-        if has_line(&before[..before.len().min(first as usize)], "Content-Disposition:") {
+        let before = before[..before.len().min(first as usize)].to_ascii_lowercase();
+        if memmem::find(&before, b"content-disposition:").is_some() {
             let sentence = "a part of the report comes before its first boundary";
             self.misplaced.get_or_insert_with(|| sentence.to_owned());
         }
@@ -121,11 +127,10 @@ impl Layout {
         }
     }
 
-    fn note_misplaced(&mut self, before: &[u8]) {
-        let before = quoted(before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default());
+    fn note_misplaced(&mut self, around: &str) {
         self.misplaced.get_or_insert_with(|| match self.begun_parts {
-            0 => format!("the first delimiter of the report is not a line of its own, behind {before}"),
-            part => format!("CR LF is missing before a delimiter in part {part} of the report, or behind it: {before}"),
+            0 => format!("the first delimiter of the report is not a line of its own: {around}"),
+            part => format!("CR LF is missing before a delimiter in part {part} of the report, or behind it: {around}"),
         });
     }
 
@@ -240,8 +245,9 @@ pub fn content(body: &mut (impl Read + Seek), place: &Range<u64>) -> io::Result<
 }
 
 const MAX_PART_HEAD_BYTES: usize = 16 * 1024;
-/// To be shown.
+/// To be shown of what stands before a delimiter, and behind it.
 const MAX_BEFORE_BYTES: u64 = 16;
+const SHOWN_BYTES: usize = 4;
 /// Spaces behind a delimiter; nobody sends any.
 const MAX_PADDING_BYTES: usize = 1024;
 const READ_BYTES: usize = 64 * 1024;
@@ -332,7 +338,7 @@ mod tests {
     fn delimiters_that_are_written_wrongly_are_found() {
         let lf = "the lines of the report end with LF alone";
         let some_lf = "some lines of the report end with LF alone";
-        let first = "the first delimiter of the report is not a line of its own, behind ";
+        let first = "the first delimiter of the report is not a line of its own: ";
         let head =
             "the header lines of part 1 of the report do not end with an empty line (CR LF, CR LF) and CR LF each";
         for (body, flaw) in [
@@ -347,15 +353,15 @@ mod tests {
             ("--b \nF\n\nhello\n--b--", lf),
             ("--b\r\nF\n\nhello\r\n--b--\r\n", head),
             ("--b\r\nF\r\n\nhello\r\n--b--\r\n", head),
-            (" --b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\" \"")),
-            ("\r\n\t--b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"\\t\"")),
-            ("x--b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"x\"")),
-            ("----b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"--\"")),
-            ("\u{feff}--b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"\\u{{feff}}\"")),
-            ("x--b\r\nX: y\r\nF\r\n\r\nlost\r\n\t--b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"\\t\"")),
-            ("x--b\r\n F\r\n\r\nhello\r\n--b--", &format!("{first}\"x\"")),
-            ("--b\rF\r\n\r\nhello\r\n--b--", &format!("{first}\"\"")),
-            ("x--b\r\n\r\n --b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\" \"")),
+            (" --b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\" --b\\r\\n\"")),
+            ("\r\n\t--b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"\\t--b\\r\\n\"")),
+            ("x--b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"x--b\\r\\n\"")),
+            ("----b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"----b\\r\\n\"")),
+            ("\u{feff}--b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"\\u{{feff}}--b\\r\\n\"")),
+            ("x--b\r\nX: y\r\nF\r\n\r\nlost\r\n\t--b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\"\\t--b\\r\\n\"")),
+            ("x--b\r\n F\r\n\r\nhello\r\n--b--", &format!("{first}\"x--b\\r\\n\"")),
+            ("--b\rF\r\n\r\nhello\r\n--b--", &format!("{first}\"--b\\rC\"")),
+            ("x--b\r\n\r\n --b\r\nF\r\n\r\nhello\r\n--b--", &format!("{first}\" --b\\r\\n\"")),
             ("--b\r\nF\r\n\r\nhello\r\n--b--\r\n--b\r\nF\r\n\r\nlost\r\n--b--", LATE),
             ("--b\r\nF\r\n\r\nhello\r\n--b----b\nF\n\nlost\n--b--", LATE),
             ("--b\r\nF\r\n\r\nhello\r\n--b--\r\n--b\r\nX: y\r\nF\r\n\r\nlost\r\n--b--", LATE),
@@ -396,7 +402,7 @@ mod tests {
         assert!(!layout.has_last_delimiter);
         assert_eq!(
             layout.flaws(),
-            ["CR LF is missing before a delimiter in part 1 of the report, or behind it: \"hello\""]
+            ["CR LF is missing before a delimiter in part 1 of the report, or behind it: \"hello--b--\""]
         );
     }
 

@@ -3,7 +3,7 @@
 
 use crate::message::Finding;
 use crate::text::{quoted, shown, to_text};
-use memchr::memmem::Finder;
+use memchr::memmem::{self, Finder};
 use memchr::{memchr, memchr_iter, memchr2};
 use percent_encoding::percent_decode;
 use std::collections::BTreeMap;
@@ -17,10 +17,12 @@ pub struct PartHead {
 }
 
 impl PartHead {
-    /// The lines through the empty one. `None`: there is none, or a delimiter comes before it.
+    /// The lines through the empty one; empty lines before them are skipped. `None`: there is no such line behind them,
+    /// or a delimiter comes before it.
     pub fn begin(bytes: &[u8], delimiter: &Finder) -> Option<PartHead> {
-        let mut length = 0;
-        lines(bytes).inspect(|line| length += line.len()).find(|line| matches!(*line, b"\n" | b"\r\n"))?;
+        let own = bytes.trim_ascii_start();
+        let mut length = if begins(own, "Content-") { bytes.len() - own.len() } else { 0 };
+        lines(&bytes[length..]).inspect(|line| length += line.len()).find(|line| matches!(*line, b"\n" | b"\r\n"))?;
         let raw = &bytes[..length];
         let is_broken = delimiter.find_iter(raw).any(|at| raw[..at].ends_with(b"\n"));
         let has_bare_lf = lines(raw).any(|line| !line.ends_with(b"\r\n"));
@@ -53,9 +55,7 @@ impl PartHead {
         let parameters = Parameters::of(disposition.unwrap_or_default());
         let is_malformed = parameters.is_malformed
             || disposition.is_some() && parameters.kind != "form-data"
-            || ["name", "filename"]
-                .iter()
-                .any(|name| parameters.list.iter().filter(|(own, _)| own == name).count() > 1);
+            || ["name", "filename"].iter().any(|name| parameters.values(name).count() > 1);
         // `filename*` whole is what requests and .NET write.
         let is_forbidden =
             |name: &str| name.starts_with("name*") || name.starts_with("filename*") && name != "filename*";
@@ -66,7 +66,9 @@ impl PartHead {
         let is_nested = content_type.to_ascii_lowercase().starts_with("multipart/");
         let (disposition, encoding) = (quoted(disposition.unwrap_or_default()), shown(&encoding));
         let (content_type, received) = (shown(&content_type), quoted(&self.raw));
+        let is_late = matches!(self.raw.first(), Some(b'\r' | b'\n')) && !self.raw.trim_ascii().is_empty();
         let flaws = [
+            (is_late, format!("an empty line stands before the header lines of {part}")),
             (is_malformed, format!("the Content-Disposition of {part} is malformed: {disposition}")),
             (!is_malformed && parameters.text("name").is_none(), format!("{part} has no field name")),
             (has_forbidden, format!("{part} has a name in a form that RFC 7578, 4.2 forbids: {disposition}")),
@@ -110,7 +112,8 @@ pub struct Parameters {
     pub kind: String,
     /// The names in lower case.
     list: Vec<(String, Vec<u8>)>,
-    /// No semicolon between two, a quote that is not closed, or a line end within a value.
+    /// No semicolon between two, a quote that is not closed or not opened, a space beside an equals sign, or a line end
+    /// that does not fold.
     pub is_malformed: bool,
 }
 
@@ -118,27 +121,31 @@ impl Parameters {
     pub fn of(value: &[u8]) -> Parameters {
         let (kind, mut rest) = value.split_at(memchr(b';', value).unwrap_or(value.len()));
         let kind = to_text(kind.trim_ascii()).to_ascii_lowercase();
-        let mut parameters = Parameters { kind, list: Vec::new(), is_malformed: false };
+        let unfolded = to_text(rest).replace("\r\n ", "").replace("\r\n\t", "");
+        let mut parameters = Parameters { kind, list: Vec::new(), is_malformed: unfolded.contains(['\r', '\n']) };
         while !rest.trim_ascii_start().is_empty() {
             rest = rest.strip_prefix(b";").or(rest.strip_prefix(b",")).unwrap_or(rest);
             let end = rest.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(rest.len());
             let name = to_text(rest[..end].trim_ascii()).to_ascii_lowercase();
-            let (value, behind) = match rest[end..].strip_prefix(b"=") {
-                Some(value) => parameter_value(value.trim_ascii_start()),
-                None => (Vec::new(), Some(&rest[end..])),
-            };
+            let own = rest[end..].strip_prefix(b"=");
+            let (value, behind) =
+                own.map_or((Vec::new(), Some(&rest[end..])), |own| parameter_value(own.trim_ascii_start()));
             let behind = behind.map(<[u8]>::trim_ascii_start);
+            let is_spaced = own.is_some_and(|own| rest[..end].ends_with(b" ") || own.starts_with(b" "));
+            let is_quoted = own.is_some_and(|own| own.trim_ascii_start().starts_with(b"\""));
+            // A quote that is not closed takes the next parameter in.
+            let has_slip = if is_quoted { memmem::find(&value, b"name=\"").is_some() } else { value.contains(&b'"') };
             let is_well_formed = matches!(behind, Some([] | [b';', ..])) && memchr2(b'\r', b'\n', &value).is_none();
-            parameters.is_malformed |= !is_well_formed;
+            parameters.is_malformed |= !is_well_formed || is_spaced || has_slip;
             rest = behind.unwrap_or_default();
             parameters.list.push((name, value));
         }
         parameters
     }
 
-    /// The value of the first of that name.
-    pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.list.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_slice())
+    /// The values of all of that name.
+    pub fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.list.iter().filter(move |(own, _)| own == name).map(|(_, value)| value.as_slice())
     }
 
     /// The same as text, in the forms of RFC 5987 (`name*`) and RFC 2231 (`name*0`, `name*1*`) as well, which say it
@@ -155,7 +162,7 @@ impl Parameters {
         let pieces: BTreeMap<u32, Vec<u8>> = self.list.iter().rev().filter_map(piece).collect();
         if pieces.is_empty() {
             // Browsers and requests write these three so, and no others.
-            let text = self.get(name).map(to_text)?;
+            let text = self.values(name).next().map(to_text)?;
             return Some(text.replace("%22", "\"").replace("%0D", "\r").replace("%0A", "\n"));
         }
         Some(to_text(&pieces.into_values().flatten().collect::<Vec<u8>>()))
@@ -220,7 +227,7 @@ mod tests {
     fn a_parameter_is_found_with_quotes_or_without() {
         for (value, name, expected) in [
             ("form-data; name=a", "name", Some("a")),
-            ("form-data; NAME = \"a;b\" ; x=y", "name", Some("a;b")),
+            ("form-data; NAME=\"a;b\" ; x=y", "name", Some("a;b")),
             ("form-data; filename=\"name=x\"; name=y", "name", Some("y")),
             ("form-data; filename=\"C:\\dir\\a.zip\"", "filename", Some("C:\\dir\\a.zip")),
             ("form-data; filename=\"a\\\"b\\\\c\"", "filename", Some("a\"b\\c")),
@@ -235,7 +242,7 @@ mod tests {
             ("name=a", "name", None),
         ] {
             let parameters = Parameters::of(value.as_bytes());
-            assert_eq!(parameters.get(name), expected.map(str::as_bytes), "{value}");
+            assert_eq!(parameters.values(name).next(), expected.map(str::as_bytes), "{value}");
             assert!(!parameters.is_malformed, "{value}");
         }
     }
@@ -259,6 +266,12 @@ mod tests {
             ("form-data; name=\"a\nb\"", "a\nb", None),
             ("form-data; name=\"a\r\n b\"", "a\r\n b", None),
             ("attachment; name=\"a\"; filename=\"b\"", "a", Some("b")),
+            ("form-data; name = \"a\"; filename=\"b\"", "a", Some("b")),
+            ("form-data; name=\"a\"; filename= b", "a", Some("b")),
+            ("form-data; name=a\"; filename=\"b\"", "a\"", Some("b")),
+            ("form-data; name=\"a; filename=\"b\"", "a; filename=\"b", None),
+            ("form-data; name=\"a\";\n filename=\"b\"", "a", Some("b")),
+            ("form-data; name=\"a\";\rfilename=\"b\"", "a", Some("b")),
         ] {
             let head = disposition(value);
             assert_eq!(

@@ -14,14 +14,13 @@ use std::io::{self, BufRead, Write};
 
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
     let mut report = Report { reports, ids: request.ids(), ..Report::default() };
-    match boundary(request) {
-        Ok(boundary) => {
-            report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?;
-            // It is the cause of whatever else was found.
-            let findings = report.notes.findings;
-            report.notes.findings = content_encoding(request).map_or(findings, |finding| vec![finding]);
-        }
-        Err(finding) => report.notes.findings.push(finding),
+    let (boundary, finding) = boundary(request);
+    if let Some(boundary) = boundary {
+        report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?;
+    }
+    // Either is the cause of whatever else was found.
+    if let Some(cause) = content_encoding(request).or(finding) {
+        report.notes.findings = vec![cause];
     }
     // What was learnt of the report is told even where no answer can be given.
     let answer = report.answer(data);
@@ -153,31 +152,42 @@ fn content_encoding(request: &Request) -> Option<Finding> {
 /// A line for the client that its User-Agent names.
 fn example(request: &Request) -> &'static str {
     let user_agent = request.header("User-Agent").unwrap_or_default().to_ascii_lowercase();
-    EXAMPLES.iter().find(|(name, _)| user_agent.contains(name)).map_or(CURL_EXAMPLE, |(_, example)| example)
+    EXAMPLES
+        .iter()
+        .find(|(words, _)| words.split(' ').any(|word| user_agent.contains(word)))
+        .map_or(CURL_EXAMPLE, |(_, example)| example)
 }
 
-/// The boundary from the Content-Type, or why no part can be read.
-fn boundary(request: &Request) -> Result<String, Finding> {
+/// The boundary from the Content-Type, the last if there are several, as Flask has it; and what is wrong with it.
+fn boundary(request: &Request) -> (Option<String>, Option<Finding>) {
     let content_type = request.header("Content-Type");
     let value = content_type.as_deref().unwrap_or_default();
     let parameters = Parameters::of(value.as_bytes());
-    let (status, sentence) = match parameters.get("boundary").unwrap_or_default() {
+    let mut boundaries = parameters.values("boundary").rev().map(String::from_utf8_lossy);
+    let (boundary, has_more) = (boundaries.next().unwrap_or_default(), boundaries.next().is_some());
+    // Only in quotes a comma may be a part of it.
+    let ends_at_comma = boundary.contains(',') && !value.contains('"');
+    let boundary = if ends_at_comma { boundary.split(',').next().unwrap_or_default() } else { &*boundary };
+    let is_malformed = parameters.is_malformed || parameters.kind != FORM || ends_at_comma || has_more;
+    let (status, sentence) = match boundary {
         _ if !parameters.kind.starts_with(FORM) => (415, format!("the report is not sent as {FORM}")),
-        _ if parameters.is_malformed || parameters.kind != FORM => {
+        _ if is_malformed => {
             let comma = if value.contains(',') { ", by a comma where a semicolon belongs" } else { "" };
+            let more = if has_more { ": it has two boundaries" } else { comma };
             let shown = quoted(value.as_bytes());
-            (400, format!("the Content-Type of the report is malformed{comma}: {shown}"))
+            (400, format!("the Content-Type of the report is malformed{more}: {shown}"))
         }
-        b"" => (400, "the Content-Type of the report has no boundary".to_owned()),
+        "" => (400, "the Content-Type of the report has no boundary".to_owned()),
         _ if request.body_bytes == 0 => (400, EMPTY.to_owned()),
-        boundary => return Ok(String::from_utf8_lossy(boundary).into_owned()),
+        boundary => return (Some(boundary.to_owned()), None),
     };
     let example = example(request);
     let expected = format!("the file as a form field, with the Content-Type left to the HTTP library: {example}");
     let shown = |value: &String| shown(&format!("Content-Type: {value}"));
     let content_type = content_type.as_ref().map_or("no Content-Type".to_owned(), shown);
     let received = format!("{content_type}, {}", in_bytes(request.body_bytes));
-    Err(Finding::new(status, sentence, &expected, &received))
+    let readable = Some(boundary.to_owned()).filter(|boundary| !boundary.is_empty() && request.body_bytes > 0);
+    (readable, Some(Finding::new(status, sentence, &expected, &received)))
 }
 
 fn limited(name: String) -> String {
@@ -190,10 +200,13 @@ fn limited(name: String) -> String {
 const EMPTY: &str = "the body of the report is empty; some encoders give theirs only once";
 const FORM: &str = "multipart/form-data";
 pub const CURL_EXAMPLE: &str = "curl -F file=@report.zip URL";
-/// By a word of the User-Agent.
+/// By words of the User-Agent.
 const EXAMPLES: [(&str, &str); 4] = [
     ("python", r#"requests.post(url, files={"file": open("report.zip", "rb")})"#),
-    ("node", r#"form.set("file", await fs.openAsBlob("report.zip"), "report.zip"), and fetch with body: form"#),
+    (
+        "node axios undici",
+        r#"form.set("file", await fs.openAsBlob("report.zip"), "report.zip"), and fetch with body: form"#,
+    ),
     (
         "java",
         r#"(Apache HttpClient) MultipartEntityBuilder.create().addBinaryBody("file", new File("report.zip")).build()"#,

@@ -54,8 +54,46 @@ fn around_delimiters() -> Vec<Row> {
         body("LF twice before the first delimiter", &format!("\n\n{GOOD}"), SOME_LF, 400),
         body("a space before the first delimiter", &format!(" {GOOD}"), first, 400),
         body("a line end and a tab before the first delimiter", &format!("\r\n\t{GOOD}"), first, 400),
-        body("a byte order mark", &format!("\u{feff}{GOOD}"), &["is not a line of its own", "\\u{feff}"], 400),
-        body("two dashes too many", &format!("--{GOOD}"), &["is not a line of its own, behind \"--\""], 400),
+        body(
+            "a byte order mark",
+            &format!("\u{feff}{GOOD}"),
+            &["is not a line of its own: \"\\u{feff}--frontier\\r\\n"],
+            400,
+        ),
+        Row {
+            parts: &[("file", Some("report.zip"), "hello"), ("id", None, "1")],
+            ..body(
+                "a byte order mark before another header line",
+                &format!("\u{feff}--frontier\r\nX-A: b\r\nHEADhello\r\n{second}--frontier--\r\n"),
+                &["is not a line of its own: \"\\u{feff}--frontier\\r\\n"],
+                400,
+            )
+        },
+        body(
+            "an empty line behind the delimiter",
+            "--frontier\r\n\r\nHEADhello\r\n--frontier--\r\n",
+            &["an empty line stands before the header lines of part 1"],
+            400,
+        ),
+        Row {
+            parts: &[],
+            ..body(
+                "no line end behind the first delimiter",
+                "--frontierHEADhello\r\n--frontier--\r\n",
+                &["a part of the report comes before its first boundary"],
+                400,
+            )
+        },
+        Row {
+            parts: &[],
+            ..body(
+                "another beginning of the boundary",
+                &GOOD.replace("frontier", "--Xfrontier"),
+                &["\"frontier\" of the Content-Type does not occur in the report"],
+                400,
+            )
+        },
+        body("two dashes too many", &format!("--{GOOD}"), &["is not a line of its own: \"----frontier"], 400),
         body("LF before a later delimiter", "--frontier\r\nHEADhello\n--frontier--\r\n", SOME_LF, 400),
         body("LF behind a delimiter", "--frontier\nHEADhello\r\n--frontier--\r\n", SOME_LF, 400),
         body("LF everywhere", &lf_body, LF, 400),
@@ -84,7 +122,7 @@ fn around_delimiters() -> Vec<Row> {
                 "no line end behind a text",
                 "--frontier\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\n1--frontier\r\nX: y\r\n\r\nhello\
                  \r\n--frontier--\r\n",
-                &["CR LF is missing before a delimiter in part 1 of the report, or behind it: \"1\""],
+                &["CR LF is missing before a delimiter in part 1 of the report, or behind it: \"1--frontier\\r\\n\""],
                 400,
             )
         },
@@ -131,6 +169,18 @@ fn in_heads() -> Vec<Row> {
         head("a comma between", "name=\"file\", filename=\"pp.png\"", "pp.png", malformed),
         head("no semicolon and no quotes", "name=file filename=pp.png", "pp.png", malformed),
         head("an open quote", "name=\"file\"; filename=\"pp.png", "pp.png", malformed),
+        head("no opening quote", "name=\"file\"; filename=pp.png\"", "pp.png\"", malformed),
+        head("a space before the equals sign", "name=\"file\"; filename =\"pp.png\"", "pp.png", malformed),
+        head("LF between parameters", "name=\"file\";\nfilename=\"pp.png\"", "pp.png", malformed),
+        Row {
+            parts: &[("file; filename=\"report.zip", None, "hello")],
+            ..body(
+                "an open quote before a parameter",
+                &GOOD.replace("HEAD", &HEAD.replace("file\";", "file;")),
+                malformed,
+                400,
+            )
+        },
         head("LF in a name", "name=\"file\"; filename=\"p\np.png\"", "p\np.png", malformed),
         head("CR in a name", "name=\"file\"; filename=\"p\rp.png\"", "p\rp.png", malformed),
         head("CR LF in a name", "name=\"file\"; filename=\"pp\r\n.png\"", "pp", malformed),
@@ -197,14 +247,50 @@ fn in_the_request() -> Vec<Row> {
         Row { header: "Content-Encoding: utf-8\r\n", ..body("no coding", GOOD, &["Content-Encoding: utf-8"], 415) },
         packed,
         typed("a comma", "multipart/form-data, boundary=frontier", comma, 400),
-        typed("a comma behind a parameter", "multipart/form-data; charset=utf-8, boundary=frontier", comma, 400),
-        typed("a space", "multipart/form-data boundary=frontier", &["malformed: \"multipart/form-data b"], 400),
+        Row {
+            parts: FILE,
+            ..typed("a comma behind a parameter", "multipart/form-data; charset=utf-8, boundary=frontier", comma, 400)
+        },
+        Row { parts: FILE, ..typed("a comma at the end", "multipart/form-data; boundary=frontier,", comma, 400) },
+        Row {
+            parts: FILE,
+            ..typed(
+                "all of it twice",
+                "multipart/form-data; boundary=frontier, multipart/form-data; boundary=frontier",
+                &["two boundaries"],
+                400,
+            )
+        },
+        Row {
+            parts: FILE,
+            ..typed(
+                "a boundary of one's own before curl's",
+                "multipart/form-data; boundary=mine; boundary=frontier",
+                &["malformed: it has two boundaries: \"multipart/form-data; boundary=mine; boundary=frontier\""],
+                400,
+            )
+        },
         typed(
-            "an open quote",
-            "multipart/form-data; boundary=\"frontier",
-            &["malformed: \"multipart/form-data; b"],
+            "a boundary of one's own behind",
+            "multipart/form-data; boundary=frontier; boundary=mine",
+            &["two b"],
             400,
         ),
+        Row {
+            parts: FILE,
+            ..typed("spaces", "multipart/form-data; boundary = frontier", &["malformed: \"multipart/form-data; b"], 400)
+        },
+        Row { header: "Content-Encoding: gzip\r\n", parts: &[], ..body("nothing, packed", "", gzip, 415) },
+        typed("a space", "multipart/form-data boundary=frontier", &["malformed: \"multipart/form-data b"], 400),
+        Row {
+            parts: FILE,
+            ..typed(
+                "an open quote",
+                "multipart/form-data; boundary=\"frontier",
+                &["malformed: \"multipart/form-data; b"],
+                400,
+            )
+        },
         typed(
             "dashes",
             "multipart/form-data; boundary=--frontier",
