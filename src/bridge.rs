@@ -6,7 +6,7 @@
 use crate::message::{Reply, Request};
 use ring::rand::{SystemRandom, generate};
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -36,9 +36,15 @@ impl Bridge {
     pub fn open() -> io::Result<&'static Bridge> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let (door, address) = (listener.try_clone()?, listener.local_addr()?);
-        // tiny_http panics where descriptors run out.
+        // tiny_http panics where descriptors or threads run out.
         let spare: io::Result<Vec<_>> = (0..SPARE_DESCRIPTORS).map(|_| door.try_clone()).collect();
         drop(spare?);
+        let gate = Mutex::new(());
+        thread::scope(|scope| {
+            let _closed = lock(&gate);
+            let wait = || thread::Builder::new().spawn_scoped(scope, || drop(lock(&gate)));
+            (0..SPARE_THREADS).map(|_| wait()).collect::<io::Result<Vec<_>>>().map(drop)
+        })?;
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let (outgoing, next_number) = (Mutex::new(stream.try_clone()?), AtomicU64::new(unguessable()?));
@@ -48,7 +54,7 @@ impl Bridge {
         // What no stranger can know: once it has come, tiny_http has accepted this very connection.
         let secret = format!("/{}", unguessable()?);
         write!(stream, "GET {secret} HTTP/1.1\r\n\r\n")?;
-        while bridge.server.recv()?.url() != secret {}
+        while bridge.server.recv_timeout(CLOSING_LIMIT)?.ok_or(ErrorKind::TimedOut)?.url() != secret {}
         // tiny_http's accepting thread ends at its first error. That is forced here: one more connection wakes it, and
         // the next call of accept finds the listener non-blocking and nobody waiting. On Windows that rests on a word of
         // Microsoft's, that duplicates of a socket have all its state in common; hence the limit.
@@ -138,3 +144,4 @@ const AWAKE: Duration = Duration::from_micros(100);
 /// Closing takes a fraction of a millisecond.
 const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 const SPARE_DESCRIPTORS: usize = 16;
+const SPARE_THREADS: usize = 8;

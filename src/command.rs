@@ -144,6 +144,6 @@ const RUNNABLE: &str = "name a program, or the interpreter of a script, as pytho
 const JAVA_STORE: &str = "\" -Djavax.net.ssl.trustStoreType=jks -Djavax.net.ssl.trustStorePassword=changeit";
 const JAVA_VARIABLE: &str = "JAVA_TOOL_OPTIONS";
 /// How long a client may take to end at the word to stop.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(2);
 /// How soon it is noticed that it has ended.
 const LOOK: Duration = Duration::from_millis(10);

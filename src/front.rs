@@ -13,7 +13,7 @@ pub mod tls;
 
 use crate::bridge::Bridge;
 use crate::journal::Journal;
-use crate::message::{Exchange, Fault, Reply, Request};
+use crate::message::{Blame, Exchange, Fault, Reply, Request};
 use crate::text::{Failure, quoted};
 use http1::Refusal;
 use socket::{Limit, Socket};
@@ -117,16 +117,18 @@ impl Front {
         let serve = move || {
             let mut busy = None;
             let served = catch_unwind(AssertUnwindSafe(|| self.serve(socket, client, &mut busy)));
-            let made_mistake = |_| Err("the server made a mistake over this connection and closed it".to_owned());
-            if let Err(sentence) = served.unwrap_or_else(made_mistake) {
-                self.journal.connection(client, &sentence, true);
+            match served {
+                Ok(Ok(())) => {}
+                Ok(Err(sentence)) => self.journal.connection(client, &sentence, Blame::Client),
+                Err(_) => self.journal.connection(client, MISTAKE, Blame::Server),
             }
             // Not before all is told.
             drop((busy, token));
         };
         let thread = thread::Builder::new().name(format!("client {client}")).stack_size(STACK_BYTES);
         if let Err(error) = thread.spawn(serve) {
-            self.journal.connection(client, &format!("closed at once: cannot start a thread for it: {error}"), true);
+            let sentence = format!("closed at once: cannot start a thread for it: {error}");
+            self.journal.connection(client, &sentence, Blame::Server);
         }
     }
 
@@ -142,7 +144,7 @@ impl Front {
         match (&self.tls, first.first()) {
             (_, None) => {
                 let sentence = "connected and closed again without a word, as port scanners do";
-                self.journal.connection(client, sentence, false);
+                self.journal.connection(client, sentence, Blame::Nobody);
                 Ok(())
             }
             (Some(tls), Some(&TLS_HANDSHAKE)) => self.converse(tls.shake_hands(socket)?, client, busy),
@@ -173,13 +175,13 @@ impl Front {
                 return Ok(());
             }
         }
-        let (sentence, is_mistake) = match (&self.tls, &mut input.get_mut().tls) {
+        let (sentence, blame) = match (&self.tls, &mut input.get_mut().tls) {
             (Some(tls), Some(connection)) => tls.why_no_request(connection),
-            _ => ("connected, but sent no request".to_owned(), false),
+            _ => ("connected, but sent no request".to_owned(), Blame::Nobody),
         };
         let was_reset = input.get_mut().close();
         if is_first {
-            self.journal.connection(client, &sentence, is_mistake || was_reset);
+            self.journal.connection(client, &sentence, if was_reset { Blame::Client } else { blame });
         }
         Ok(())
     }
@@ -267,6 +269,7 @@ fn count(token: &Arc<()>) -> usize {
 const MAX_CONNECTIONS: usize = 512;
 /// So many more at a time are told that there are too many.
 const MAX_REFUSED_CONNECTIONS: usize = 128;
+const MISTAKE: &str = "the server made a mistake over this connection and closed it";
 const CROWDED: &str = "there are more than 512 connections; close those that are not used";
 /// Somewhat longer than those who do not get on keep their place among so many.
 const ROOM_LIMIT: Duration = Duration::from_millis(2500);
@@ -275,7 +278,7 @@ const RESET: &str =
 /// internal_error (RFC 8446, 6.2): the version of TLS is not to blame.
 const TLS_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 80];
 /// How long answers that are on their way at the end may take.
-const FINISH_LIMIT: Duration = Duration::from_secs(2);
+const FINISH_LIMIT: Duration = Duration::from_millis(1500);
 /// A program that the client has left behind may keep connections.
 const SEE_OFF_LIMIT: Duration = Duration::from_secs(1);
 /// How soon it is noticed that connections have ended.

@@ -6,7 +6,7 @@ pub mod console;
 mod coverage;
 pub mod record;
 
-use crate::message::{Ended, Exchange, Fault, Finding, Part, Request, json_object};
+use crate::message::{Blame, Ended, Exchange, Fault, Finding, Part, Request, json_object};
 use crate::text::{counted, grouped, in_bytes, quoted, quoted_whole, shown, to_text};
 use checklist::Checklist;
 use console::{Colour, Console};
@@ -33,14 +33,14 @@ struct Book {
     lost: u64,
     all_lost: u64,
     checklist: Checklist,
-    /// The last sentence on a connection, when it was told, and how often it has come since.
-    last_told: Option<(String, Instant, u64)>,
+    /// Sentences on connections, when each was told, and how often it has come since.
+    told: Vec<(String, Instant, u64)>,
 }
 
 impl Journal {
     pub fn open(console: Console, time_zone: UtcOffset, file: Option<Lines>, fault: Option<Fault>) -> Journal {
         let checklist = Checklist::new(fault);
-        let book = Book { file, lost: 0, all_lost: 0, checklist, last_told: None };
+        let book = Book { file, lost: 0, all_lost: 0, checklist, told: Vec::new() };
         Journal { console, time_zone, book: Mutex::new(Some(book)) }
     }
 
@@ -54,20 +54,20 @@ impl Journal {
     pub fn request(&self, exchange: &Exchange) {
         let lines = self.request_lines(exchange);
         if let Some(book) = &mut *self.book() {
-            self.tell_repetition(book.last_told.take());
+            self.tell_repetitions(book, REPETITION);
             book.checklist.count(exchange);
             self.console.print(&lines);
             self.write(book, "request", || request_members(exchange));
         }
     }
 
-    /// A connection that came to no request. Not each is the client's mistake.
-    pub fn connection(&self, client: SocketAddr, sentence: &str, is_mistake: bool) {
+    /// A connection that came to no request.
+    pub fn connection(&self, client: SocketAddr, sentence: &str, blame: Blame) {
         let mut book = self.book();
         let Some(book) = &mut *book else { return };
-        let (sentence, is_mistake) = book.checklist.count_connection(sentence, is_mistake);
+        let (sentence, blame) = book.checklist.count_connection(sentence, blame);
         self.tell_connection(book, client, &sentence);
-        let member = if is_mistake { "error" } else { "note" };
+        let member = if blame == Blame::Nobody { "note" } else { "error" };
         let members = || vec![("client", json!(client.to_string())), (member, json!(sentence))];
         self.write(book, "connection", members);
     }
@@ -82,7 +82,7 @@ impl Journal {
     /// client is ready.
     pub fn stop(&self, unfinished: usize, ended: Option<&Ended>) -> bool {
         let Some(mut book) = self.book().take() else { return false };
-        self.tell_repetition(book.last_told.take());
+        self.tell_repetitions(&mut book, Duration::ZERO);
         book.checklist.count_unfinished(unfinished);
         self.console.print(&book.checklist.text());
         let (reasons, mistakes) = (book.checklist.reasons(ended), book.checklist.mistakes());
@@ -129,20 +129,24 @@ impl Journal {
 
     /// A sentence that comes again and again is said every few seconds, with how often it came.
     fn tell_connection(&self, book: &mut Book, client: SocketAddr, sentence: &str) {
-        match &mut book.last_told {
-            Some((last, told, again)) if last == sentence && told.elapsed() < REPETITION => *again += 1,
-            last => {
-                self.tell_repetition(last.take());
-                self.say(&format!("{client}  {sentence}"));
-                *last = Some((sentence.to_owned(), Instant::now(), 0));
-            }
+        self.tell_repetitions(book, REPETITION);
+        if let Some((.., again)) = book.told.iter_mut().find(|(told, ..)| told == sentence) {
+            *again += 1;
+            return;
+        }
+        self.say(&format!("{client}  {sentence}"));
+        if book.told.len() < MAX_TOLD {
+            book.told.push((sentence.to_owned(), Instant::now(), 0));
         }
     }
 
-    fn tell_repetition(&self, last_told: Option<(String, Instant, u64)>) {
-        if let Some((sentence, _, again @ 1..)) = last_told {
-            let (cause, seconds) = (checklist::cause(&sentence), REPETITION.as_secs());
-            self.say(&format!("{cause} ... (again, {} within {seconds} s)", counted(again, "time")));
+    /// Of the sentences that were told so long ago.
+    fn tell_repetitions(&self, book: &mut Book, age: Duration) {
+        for (sentence, _, again) in book.told.extract_if(.., |(_, told, _)| told.elapsed() >= age) {
+            if again > 0 {
+                let (cause, seconds) = (checklist::cause(&sentence), REPETITION.as_secs());
+                self.say(&format!("{cause} ... (again, {} within {seconds} s)", counted(again, "time")));
+            }
         }
     }
 
@@ -258,5 +262,6 @@ const MAX_PART_LINES: usize = 50;
 const DIGITS: usize = 12;
 /// As wide as the longest endpoint with an id of one digit.
 const TARGET_COLUMNS: usize = 36;
-/// So long the same sentence on connections is counted, before it is said again.
+/// So many sentences on connections are told apart, and so long each is counted before it is said again.
+const MAX_TOLD: usize = 20;
 const REPETITION: Duration = Duration::from_secs(3);

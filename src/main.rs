@@ -115,7 +115,7 @@ fn run(options: Options) -> Result<u8, Failure> {
     let url = url(tls.is_some(), options.host.as_deref(), addresses[0].port());
     let banner = banner(&url, &addresses, &data, &certificate, options.fault);
 
-    let advice = "allow it connections to 127.0.0.1, and more open files";
+    let advice = "allow it connections to 127.0.0.1, more threads and more open files";
     let bridge = Bridge::open().map_err(Failure::of("cannot connect within this program", advice))?;
     let kept = record.as_ref().filter(|_| options.record.is_some());
     let journal_file = kept.map(Record::journal).transpose()?;

@@ -245,6 +245,14 @@ pub struct Exchange {
     pub notes: Notes,
 }
 
+/// Who is to blame for a connection that came to no request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Blame {
+    Client,
+    Server,
+    Nobody,
+}
+
 /// How the client that was run (`-- COMMAND`) has ended.
 pub struct Ended {
     pub command: Vec<String>,

@@ -58,7 +58,7 @@ impl Action {
             use lexopt::Arg::{Long, Short, Value};
             match argument {
                 Long("port") => options.port = number(&mut parser, "--port", 0, u16::MAX.into())? as u16,
-                Long("host") => options.host = Some(text(&mut parser, "--host")?),
+                Long("host") => options.host = Some(host(&text(&mut parser, "--host")?)),
                 Long("http") => options.http = true,
                 Long("cert") => options.certificate = Some(path(&mut parser, "--cert")?),
                 Long("key") => options.key = Some(path(&mut parser, "--key")?),
@@ -114,6 +114,11 @@ impl Options {
         let sentence = mistakes.into_iter().find_map(|(is_made, sentence)| is_made.then_some(sentence));
         sentence.map_or(Ok(()), Err)
     }
+}
+
+/// Without the brackets that an IPv6 address has in a URL.
+fn host(value: &str) -> String {
+    value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value).to_owned()
 }
 
 /// What a certificate can be for.
@@ -187,8 +192,8 @@ was expected; with --strict it refuses that.
 
 Usage: cleaner-test-server [OPTIONS] [-- COMMAND]
 
-Without options it serves the folder \"data\" beside the program, or else the data built into it, at
-https://localhost:5000. It is for tests only, never for production.
+Without options it serves the folder \"data\" beside the program, if that holds tasks.json or report.json,
+or else the data built into it, at https://localhost:5000. It is for tests only, never for production.
 
 With -- COMMAND, such as -- python client.py, it runs that client, stops when it ends, and says whether
 the client is ready: whether it ended with 0, did each of the three steps right, and nothing wrong. It

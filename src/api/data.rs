@@ -3,8 +3,8 @@
 
 use crate::text::{Failure, shown};
 use serde_json::Value;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -108,7 +108,7 @@ impl Data {
         let warning = several(&common).filter(|_| common.contains(name));
         let path = folder.join(name);
         let open = || -> io::Result<Download> {
-            let file = File::open(a_file(&path)?)?;
+            let file = open_file(&path)?;
             let metadata = file.metadata()?;
             let (length_bytes, modified) = (metadata.len(), metadata.modified()?);
             Ok(Download { name: name.clone(), file: Some(file), length_bytes, modified, warning })
@@ -120,9 +120,16 @@ impl Data {
     fn downloads(&self, ids: &Ids) -> Result<(Vec<String>, Vec<String>), String> {
         let ids = ids.as_deref().unwrap_or_default();
         // Nor are tasks.json.bak and the like.
-        let is_answer = |name: &String| [TASKS, REPORT].iter().any(|answer| name.starts_with(answer));
-        let is_download = |name: &String| !is_answer(name) && report_id(name).is_none();
-        Ok(self.file_names()?.into_iter().filter(is_download).partition(|name| ids.iter().any(|id| stem(name) == id)))
+        let is_answer = |name: &String| {
+            let name = name.to_ascii_lowercase();
+            [TASKS, REPORT].iter().any(|answer| name.starts_with(answer))
+                || name.starts_with("report-") && name.contains(".json")
+        };
+        Ok(self
+            .file_names()?
+            .into_iter()
+            .filter(|name| !is_answer(name))
+            .partition(|name| ids.iter().any(|id| stem(name) == id)))
     }
 
     /// The bytes of a file that is to be JSON, as they are, and what they say.
@@ -132,7 +139,9 @@ impl Data {
             return Ok((bytes.to_vec(), parse(bytes)?));
         };
         let path = folder.join(name);
-        let bytes = a_file(&path).and_then(fs::read).map_err(|error| unreadable(&path, &error))?;
+        let mut bytes = Vec::new();
+        let read = open_file(&path).and_then(|mut file| file.read_to_end(&mut bytes));
+        read.map_err(|error| unreadable(&path, &error))?;
         let value = parse(&bytes).map_err(|what| format!("{} is not JSON: {what}", path.display()))?;
         Ok((bytes, value))
     }
@@ -219,11 +228,20 @@ fn unclosed(bytes: &[u8]) -> String {
     }
 }
 
-/// Opening anything else, such as a named pipe, could take for ever, and all clients would wait.
-fn a_file(path: &Path) -> io::Result<&Path> {
-    let kind = fs::metadata(path)?.file_type();
-    let what = if kind.is_dir() { "a folder" } else { "a named pipe, a socket or a device" };
-    if kind.is_file() { Ok(path) } else { Err(io::Error::other(format!("it is {what}, and no file"))) }
+/// Opening anything else, such as a named pipe, could take for ever, and all clients would wait; also where it takes a
+/// file's place in this very moment.
+fn open_file(path: &Path) -> io::Result<File> {
+    let is_file = |metadata: Metadata| match () {
+        () if metadata.is_file() => Ok(()),
+        () if metadata.is_dir() => Err(io::Error::other("it is a folder, and no file")),
+        () => Err(io::Error::other("it is a named pipe, a socket or a device, and no file")),
+    };
+    is_file(fs::metadata(path)?)?;
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let file = options.read(true).open(path)?;
+    is_file(file.metadata()?).map(|()| file)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> String {

@@ -60,7 +60,8 @@ fn read_chunks(input: &mut impl BufRead, max_bytes: u64, sink: &mut impl Write) 
     Err(refusal(400, format!("the trailers are longer than {}", in_bytes(MAX_HEAD_BYTES))))
 }
 
-/// RFC 9112, 7.1. Extensions, which nobody uses, need a name; nothing in them may be taken for the end of the line.
+/// RFC 9112, 7.1. Extensions, which nobody uses, must begin with a name; nothing in them may be taken for the end of the
+/// line, and what else they are is not looked at.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, extensions) = line.split_at(digits);

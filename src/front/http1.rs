@@ -82,7 +82,9 @@ fn parse_request_line(line: &[u8]) -> Result<Request, Refusal> {
         [_, _] => (400, "names no HTTP version, and HTTP/0.9 is not spoken"),
         [method, target, version] if is_token(method) && !target.is_empty() && !target.contains(&b'\t') => {
             match version.strip_prefix(b"HTTP/") {
-                Some([b'2'..=b'9', ..]) => (505, "asks for a version of HTTP that is not spoken; HTTP/1.1 is"),
+                Some([b'2'..=b'9', ..] | [b'1', b'0'..=b'9', ..]) => {
+                    (505, "asks for a version of HTTP that is not spoken; HTTP/1.1 is")
+                }
                 Some([b'1', b'.', digit @ b'0'..=b'9']) if str::from_utf8(target).is_ok() => {
                     return Ok(Request {
                         method: to_text(method),

@@ -25,9 +25,8 @@ pub fn listen(host: Option<&str>, port: u16) -> Result<Vec<TcpListener>, Failure
 
 fn resolve(host: &str) -> Result<Vec<IpAddr>, Failure> {
     let advice = "give --host an address of this machine, such as 0.0.0.0 for all";
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
     let failed = Failure::of(format!("cannot find the host {host}"), advice);
-    let found = (bare, 0).to_socket_addrs().map_err(failed)?;
+    let found = (host, 0).to_socket_addrs().map_err(failed)?;
     let addresses: BTreeSet<IpAddr> = found.map(|address| address.ip()).collect();
     Ok(addresses.into_iter().collect())
 }

@@ -19,9 +19,26 @@ pub struct Socket {
     /// The connection is one too many, which is told so and no more.
     pub is_refused: bool,
     limit: Limit,
-    waited: Duration,
+    waited: Wait,
     /// In writing; ended by all that was to be written.
-    write_waited: Duration,
+    write_waited: Wait,
+}
+
+/// How long a client has kept the socket waiting, and how many bytes have gone on meanwhile.
+#[derive(Default)]
+struct Wait {
+    time: Duration,
+    bytes: usize,
+}
+
+impl Wait {
+    /// Who is slower than that within the time allowed does not get on.
+    fn ease(&mut self, byte_count: usize) {
+        self.bytes += byte_count;
+        if self.bytes >= LEAST_BYTES {
+            *self = Wait::default();
+        }
+    }
 }
 
 /// What a client's time is for.
@@ -40,34 +57,32 @@ impl Socket {
         stream.set_read_timeout(Some(turn))?;
         stream.set_write_timeout(Some(if cfg!(windows) { timeout } else { turn }))?;
         let (stream, limit) = (BufReader::with_capacity(READ_BYTES, stream), Limit::Start);
-        let (waited, write_waited) = (Duration::ZERO, Duration::ZERO);
+        let (waited, write_waited) = (Wait::default(), Wait::default());
         Ok(Socket { stream, timeout, turn, connections, is_refused, limit, waited, write_waited })
     }
 
     /// What the time allowed is for, from now on.
     pub fn limit(&mut self, limit: Limit) {
-        (self.limit, self.waited) = (limit, Duration::ZERO);
+        (self.limit, self.waited) = (limit, Wait::default());
     }
 
     /// What has come, and stays to be read; nothing at the end. The error is TimedOut where the client's time is over.
     pub fn fill(&mut self) -> io::Result<&[u8]> {
-        while self.waited < self.patience() {
+        while self.waited.time < self.patience() {
             let began = Instant::now();
             // Windows may lose what comes in the very moment in which a read gives up waiting, and nothing where it
             // was only looked for (Microsoft, "SOL_SOCKET Socket Options", SO_RCVTIMEO).
             let is_empty = self.stream.buffer().is_empty();
             let looked = if cfg!(windows) && is_empty { self.stream.get_ref().peek(&mut [0]) } else { Ok(0) };
             let outcome = looked.and_then(|_| self.stream.fill_buf().map(<[u8]>::len));
-            self.waited += began.elapsed().min(self.turn);
+            self.waited.time += began.elapsed().min(self.turn);
             match (outcome, self.limit) {
                 (Err(error), _) if is_passing(&error) => continue,
                 (Err(error), _) => return Err(error),
-                (Ok(_), Limit::Start) => (self.limit, self.waited) = (Limit::Whole, Duration::ZERO),
+                (Ok(_), Limit::Start) => (self.limit, self.waited) = (Limit::Whole, Wait::default()),
                 // What is still there from before counts once.
-                (Ok(count), Limit::Silence) if self.is_crowded() => {
-                    ease(&mut self.waited, if is_empty { count } else { 0 });
-                }
-                (Ok(_), Limit::Silence) => self.waited = Duration::ZERO,
+                (Ok(count), Limit::Silence) if self.is_crowded() => self.waited.ease(if is_empty { count } else { 0 }),
+                (Ok(_), Limit::Silence) => self.waited = Wait::default(),
                 (Ok(_), Limit::Whole) => {}
             }
             return Ok(self.stream.buffer());
@@ -134,13 +149,13 @@ impl Write for Socket {
     /// As much as the client takes at once. The error is TimedOut where it has taken next to nothing for its whole time.
     fn write_vectored(&mut self, pieces: &[io::IoSlice]) -> io::Result<usize> {
         let all: usize = pieces.iter().map(|piece| piece.len()).sum();
-        while self.write_waited < self.patience() {
+        while self.write_waited.time < self.patience() {
             let began = Instant::now();
             let outcome = self.stream.get_mut().write_vectored(pieces);
-            self.write_waited += began.elapsed().min(self.turn);
+            self.write_waited.time += began.elapsed().min(self.turn);
             match &outcome {
-                Ok(count) if *count == all => self.write_waited = Duration::ZERO,
-                Ok(count) => ease(&mut self.write_waited, *count),
+                Ok(count) if *count == all => self.write_waited = Wait::default(),
+                Ok(count) => self.write_waited.ease(*count),
                 // Windows does not tell how much has gone before a timeout, so that there the first one is the last.
                 Err(error) if is_passing(error) && !cfg!(windows) => continue,
                 Err(_) => {}
@@ -153,11 +168,6 @@ impl Write for Socket {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Each byte is worth a millisecond, so that 1 KB/s is fast enough.
-fn ease(waited: &mut Duration, byte_count: usize) {
-    *waited = waited.saturating_sub(Duration::from_millis(byte_count as u64));
 }
 
 /// The end of a turn, which is WouldBlock on Unix and TimedOut on Windows, or of a stop of this program.
@@ -177,5 +187,7 @@ const TURN: Duration = Duration::from_millis(500);
 /// Above so many connections there is less patience: together with turns at its end less than two seconds.
 const CROWD: usize = 256;
 const CROWD_PATIENCE: Duration = Duration::from_millis(1000);
+/// Within that time.
+const LEAST_BYTES: usize = 1000;
 /// How long a client that is still sending may pause before its connection is closed.
 const LINGER: Duration = Duration::from_secs(1);

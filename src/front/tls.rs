@@ -2,6 +2,7 @@
 //! Knows no HTTP.
 
 use super::socket::{Socket, is_reset};
+use crate::message::Blame;
 use crate::text::quoted;
 use rustls::{AlertDescription, PeerIncompatible as Lacks, PeerMisbehaved, ServerConfig, ServerConnection};
 use std::io::{self, ErrorKind, Read, Write};
@@ -68,7 +69,7 @@ impl Tls {
     /// The error says why there is no connection.
     pub fn shake_hands(&self, mut socket: Socket) -> Result<Stream, String> {
         let connection = ServerConnection::new(Arc::clone(&self.config));
-        let mut connection = connection.map_err(|error| format!("closed at once: {error}"))?;
+        let mut connection = connection.expect("the start has made the configuration, or has read it");
         while connection.is_handshaking() {
             if let Err(error) = connection.complete_io(&mut socket) {
                 // It gets to read the alert.
@@ -132,7 +133,7 @@ impl Tls {
             }
             AlertReceived(alert) => match DISTRUST.iter().find(|(distrust, ..)| distrust == alert) {
                 Some((_, opening, word)) => format!("{opening} (TLS alert {word}): {}", self.advice(name)),
-                None => format!("gave up in the TLS handshake (TLS alert {})", u8::from(*alert)),
+                None => format!("gave up in the TLS handshake (TLS alert {}); {UPDATE}", u8::from(*alert)),
             },
             NoApplicationProtocol => {
                 "offers no protocol that is spoken here (ALPN): let it offer HTTP/1.1, as curl does with --http1.1"
@@ -145,28 +146,32 @@ impl Tls {
                 "offers no cipher suite that is safe: it needs TLS 1.3, or for TLS 1.2 one with {suite} and AES-GCM or ChaCha20"
             ),
             PeerIncompatible(Lacks::NoKxGroupsInCommon) => {
-                "offers no group for the key exchange that is known here: it needs X25519, P-256 or P-384".to_owned()
+                "offers no group for the key exchange that is known here: it needs X25519, P-256 or P-384, and for TLS 1.2 \
+                    a cipher suite with ECDHE"
+                    .to_owned()
             }
             PeerIncompatible(Lacks::NoSignatureSchemesInCommon) => {
-                format!("accepts no signature that the certificate's key can make{kind}")
+                format!("accepts no signature that the certificate's key can make{kind}; {UPDATE}")
             }
             error => format!("closed: what it sent does not fit TLS: {error}"),
         }
     }
 
-    /// Why no request came after the handshake, and whether that is known to be the client's mistake. Some clients look
-    /// at the certificate only then; others connect in advance.
-    pub fn why_no_request(&self, connection: &mut ServerConnection) -> (String, bool) {
+    /// Why no request came after the handshake, and whose fault that is as far as it is known. Some clients look at the
+    /// certificate only then; others connect in advance.
+    pub fn why_no_request(&self, connection: &mut ServerConnection) -> (String, Blame) {
         if let Err(cause) = connection.process_new_packets() {
-            return (self.why_refused(&cause, connection.server_name()), true);
+            return (self.why_refused(&cause, connection.server_name()), Blame::Client);
         }
         let name = connection.server_name();
         let why = "it sent no request after the TLS handshake, as clients do too that connect in advance";
         let sentence = format!("{PROBABLY} ({why}): {}", self.advice(name));
-        (sentence, name.is_some_and(|name| !self.is_own(name)))
+        let is_wrong = name.is_some_and(|name| !self.is_own(name));
+        (sentence, if is_wrong { Blame::Client } else { Blame::Nobody })
     }
 }
 
+const UPDATE: &str = "update it, or its TLS library, or give the server another certificate with --cert and --key";
 const CERTAINLY: &str = "does not trust the certificate";
 const PROBABLY: &str = "probably does not trust the certificate";
 /// The first byte of a TLS handshake (RFC 8446, 5.1).

@@ -2,7 +2,7 @@
 //! it is ready for a strict server. The server's own failures are counted apart.
 
 use super::coverage::Coverage;
-use crate::message::{DOWNLOAD, Ended, Exchange, Fault, Finding, Request, STEPS};
+use crate::message::{Blame, DOWNLOAD, Ended, Exchange, Fault, Finding, Request, STEPS};
 use crate::text::{counted, grouped, shown};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -18,11 +18,12 @@ pub struct Checklist {
     /// What has gone out of each state of a file.
     downloads: BTreeMap<String, Coverage>,
     mistakes: Vec<Mistake>,
-    /// Answers that went wrong on the server's side.
+    /// Answers, and connections, that went wrong on the server's side.
     server_failures: u64,
     /// Requests that are still on their way at the end.
     unfinished: usize,
     has_begun: bool,
+    has_connected: bool,
 }
 
 #[derive(Default)]
@@ -104,22 +105,24 @@ impl Checklist {
         }
     }
 
-    /// A connection that came to no request. Returns what is to be told of it, and whether it was a mistake: where the
-    /// certificate is wrong on purpose, it is none to refuse it.
-    pub fn count_connection(&mut self, sentence: &str, is_mistake: bool) -> (String, bool) {
+    /// A connection that came to no request. Returns what is to be told of it, and who is to blame: nobody who refuses a
+    /// certificate that is wrong on purpose.
+    pub fn count_connection(&mut self, sentence: &str, blame: Blame) -> (String, Blame) {
         let is_refusal = ["not trust the certificate", "has expired"].iter().any(|word| sentence.contains(word));
         let fault = self.fault.filter(|fault| is_refusal && fault.is_of_certificate());
-        self.has_begun |= is_mistake || fault.is_some();
+        self.has_connected = true;
+        self.has_begun |= blame == Blame::Client || fault.is_some();
+        self.server_failures += u64::from(blame == Blame::Server);
         self.has_met_fault |= fault.is_some();
         // What the sentence advises is no part of the cause.
         let cause = cause(sentence);
         if let Some(fault) = fault {
-            return (format!("{cause}: it is wrong on purpose (--fault {})", fault.name()), false);
+            return (format!("{cause}: it is wrong on purpose (--fault {})", fault.name()), Blame::Nobody);
         }
-        if is_mistake {
+        if blame == Blame::Client {
             self.note(CONNECTION, cause, format!("{CONNECTION}: {sentence}"));
         }
-        (sentence.to_owned(), is_mistake)
+        (sentence.to_owned(), blame)
     }
 
     fn note(&mut self, kind: &'static str, what: &str, reason: String) {
@@ -269,7 +272,8 @@ impl Checklist {
         match reasons {
             [] => format!("\nready: the client {}", self.praise()),
             _ if !self.has_begun && ended.is_none() => {
-                "\nNo client came. The first lines say where to send requests.".to_owned()
+                let who = if self.has_connected { "request came; who connected stands above" } else { "client came" };
+                format!("\nNo {who}. The first lines say where to send requests.")
             }
             _ => format!("\nNOT READY\n  {}", reasons.join("\n  ")),
         }
@@ -506,7 +510,7 @@ mod tests {
     #[test]
     fn a_connection_that_failed_is_a_reason_where_a_step_is_missing() {
         let mut checklist = Checklist::default();
-        checklist.count_connection("does not trust the certificate: give it the CA", true);
+        checklist.count_connection("does not trust the certificate: give it the CA", Blame::Client);
         let reasons = checklist.reasons(None);
         assert_eq!(reasons[0], "connection: does not trust the certificate: give it the CA");
         assert_eq!(reasons.len(), 4);
@@ -571,14 +575,14 @@ mod tests {
         for (code, expected) in [(0, vec![REFUSED_IN_SILENCE]), (1, vec![])] {
             let mut checklist = Checklist::new(Some(Fault::WrongHost));
             let cause = "does not trust the certificate (TLS alert bad_certificate)";
-            let told = checklist.count_connection(&format!("{cause}: give it the CA"), true);
-            assert_eq!(told, (format!("{cause}: it is wrong on purpose (--fault wrong-host)"), false));
+            let told = checklist.count_connection(&format!("{cause}: give it the CA"), Blame::Client);
+            assert_eq!(told, (format!("{cause}: it is wrong on purpose (--fault wrong-host)"), Blame::Nobody));
             let probe = "connected and closed again without a word";
-            assert_eq!(checklist.count_connection(probe, false), (probe.to_owned(), false));
+            assert_eq!(checklist.count_connection(probe, Blame::Nobody), (probe.to_owned(), Blame::Nobody));
             let ended = Ended { command: Vec::new(), exit_code: Some(code), trouble: None, not_run: None };
             assert_eq!(checklist.reasons(Some(&ended)), expected);
             // To go on without TLS is no way to refuse it.
-            checklist.count_connection("this port speaks HTTPS: use it", true);
+            checklist.count_connection("this port speaks HTTPS: use it", Blame::Client);
             assert_eq!(checklist.reasons(Some(&ended))[0], "connection: this port speaks HTTPS: use it");
         }
     }

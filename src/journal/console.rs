@@ -123,6 +123,5 @@ pub fn print_now(text: &str) -> u8 {
 /// Some five thousand lines.
 const QUEUE_BYTES: usize = 512 * 1024;
 const COLLECT: Duration = Duration::from_millis(5);
-/// Together with the two seconds of `Front::finish` less than the five that Windows gives when the window is closed; a
-/// client that does not end may take longer.
-const CLOSING_LIMIT: Duration = Duration::from_secs(2);
+/// With what `Front::finish` may take less than three seconds; Windows gives five when the window is closed.
+const CLOSING_LIMIT: Duration = Duration::from_secs(1);

@@ -212,13 +212,15 @@ const REPORTS: &str = "reports";
 /// Begins the names of files on their way; no kept file's name begins with a dot.
 const INCOMING: &str = ".incoming-";
 /// A mark, letters, and the letters with it.
-const COMPOSED: [(char, &str, &str); 6] = [
+const COMPOSED: [(char, &str, &str); 8] = [
     ('\u{300}', "AEIOUaeiou", "ÀÈÌÒÙàèìòù"),
     ('\u{301}', "AEIOUYaeiouyCNSZcnsz", "ÁÉÍÓÚÝáéíóúýĆŃŚŹćńśź"),
     ('\u{302}', "AEIOUaeiou", "ÂÊÎÔÛâêîôû"),
     ('\u{303}', "ANOano", "ÃÑÕãñõ"),
     ('\u{308}', "AEIOUaeiou", "ÄËÏÖÜäëïöü"),
+    ('\u{30a}', "AUau", "ÅŮåů"),
     ('\u{30c}', "CDENRSTZcdenrstz", "ČĎĚŇŘŠŤŽčďěňřšťž"),
+    ('\u{327}', "CSTcst", "ÇŞŢçşţ"),
 ];
 const DEVICES: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
 /// File systems allow 255 bytes, and a character takes up to four; a number may still be added.

@@ -9,7 +9,8 @@ use crate::connection::Connection;
 use crate::support::{DOWNLOAD, data_folder, is_skipped_under_wine, text};
 use crate::support::{REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS};
 
-/// They wait together behind a report that takes the loop long, each with the number of another.
+/// They wait together behind a report that takes the loop long, each with numbers of its own making. The bridge's begin
+/// where nobody can guess; what a client sends under that name must not come near them, before or behind.
 #[test]
 fn a_header_with_the_name_of_the_bridges_number_leads_no_answer_astray() {
     let server = Server::start(&["--http"]);

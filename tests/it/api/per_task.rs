@@ -125,6 +125,8 @@ fn what_editors_leave_is_no_download() {
         "tasks.json~",
         "tasks.json.swp",
         "tasks.json.bak",
+        "report-2.json.bak",
+        "REPORT-2.json",
         "~$tool.zip",
         "report.json.orig",
         "report-2.json~",

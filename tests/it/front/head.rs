@@ -44,6 +44,7 @@ fn a_wrong_head_is_refused_with_the_line_and_the_mistake() {
         ("an escape sequence for terminals", get("X: \u{1b}[2J"), 400, &["line 3", "0x1b"]),
         ("the HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505, &["PRI * HTTP/2.0"]),
         ("HTTP/2.0", "GET / HTTP/2.0\r\nHost: a\r\n\r\n".into(), 505, &["HTTP/2.0"]),
+        ("HTTP/10.0", "GET / HTTP/10.0\r\nHost: a\r\n\r\n".into(), 505, &["HTTP/10.0"]),
         ("HTTP/3.0", "GET / HTTP/3.0\r\nHost: a\r\n\r\n".into(), 505, &["HTTP/3.0"]),
         ("HTTP/0.9", "GET /\r\n".into(), 400, &["line 1", "HTTP/0.9"]),
         ("HTTP/0.9 by name", "GET / HTTP/0.9\r\n\r\n".into(), 400, &["line 1", "HTTP/0.9"]),

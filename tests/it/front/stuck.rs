@@ -84,7 +84,7 @@ fn among_many_clients_those_who_do_not_get_on_give_their_place_to_others() {
         ("silent", (|server| Connection::plain(server.address())) as fn(&Server) -> Connection),
         ("half a head", half_a_head),
         ("half a body", |server| half_a_body(server, 1_000)),
-        ("a byte of a body now and then", |server| half_a_body(server, 1)),
+        ("some bytes of a body now and then", |server| half_a_body(server, 1)),
         ("idle", |server| {
             let mut connection = server.connect();
             assert_serves(&mut connection);
@@ -105,9 +105,9 @@ fn among_many_clients_those_who_do_not_get_on_give_their_place_to_others() {
                 assert_serves(&mut server.connect());
                 started.elapsed()
             });
-            while what == "a byte of a body now and then" && !client.is_finished() {
-                // Some have been closed.
-                stuck.iter_mut().for_each(|connection| drop(connection.try_send(b"x")));
+            while what == "some bytes of a body now and then" && !client.is_finished() {
+                // Less than 1 KB/s. Some have been closed.
+                stuck.iter_mut().for_each(|connection| drop(connection.try_send(&[b'x'; 80])));
                 thread::sleep(Duration::from_millis(100));
             }
             client.join().expect("an answer")

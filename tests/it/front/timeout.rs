@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::front::refusal::{assert_last_answer, is_gone, next_client, open, read_to_the_end, wait_for_word_about};
 use crate::front::tls::{SUITE, TLS_1_2, client_hello};
-use crate::support::{DOWNLOAD, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, folder_with_a_large_download, text};
+use crate::support::{
+    DOWNLOAD, LIMIT, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, folder_with_a_large_download, text,
+};
 
 #[test]
 fn who_falls_silent_is_closed_after_the_timeout() {
@@ -103,7 +105,7 @@ fn a_download_whose_client_stops_reading_ends_after_the_timeout() {
         assert!(told.contains("stopped reading"), "{told}");
         assert!(told.contains(" of 200,000,000 bytes"), "{told}");
         #[cfg(target_os = "linux")]
-        wait_until("its thread has ended", Duration::from_secs(1), || thread_count(&server) <= threads);
+        wait_until("its thread has ended", || thread_count(&server) <= threads);
         next_client(&server);
     }
 }
@@ -139,10 +141,10 @@ fn thread_count(server: &Server) -> usize {
 /// For what the system tells only when asked.
 #[cfg(target_os = "linux")]
 #[track_caller]
-fn wait_until(what: &str, limit: Duration, is_so: impl Fn() -> bool) {
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        assert!(started.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
         std::thread::yield_now();
     }
 }

@@ -136,6 +136,7 @@ fn an_uploaded_file_is_kept_under_a_safe_name() {
         ("C:\\dir\\x.zip", "x.zip"),
         // As macOS writes them; what has no composed form here stays in two.
         ("Pru\u{308}fung e\u{301}te\u{301}.zip", "Prüfung été.zip"),
+        ("A\u{30a}rsrapport franc\u{327}ais.zip", "Årsrapport français.zip"),
         ("q\u{308}\u{301} か\u{3099} กี่.zip", "q\u{308}\u{301} か\u{3099} กี่.zip"),
         ("\u{308}x -\u{308} ☀\u{fe0f} a\u{200d}\u{7f}.zip", "_x -_ __ a__.zip"),
         ("a%22b%0D%0Ac.zip", "a_b__c.zip"),
