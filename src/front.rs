@@ -214,8 +214,9 @@ impl Front {
             Ok(request) => self.answer(input, request),
         };
         let whole = request.as_ref().filter(|_| is_whole);
-        let keeps_alive = whole.is_some_and(http1::keeps_alive);
         let fault = self.fault.filter(|fault| fault::met(*fault, &self.traffic.turns, whole));
+        // Of a slow answer it is to be known whether the client has waited for the last piece.
+        let keeps_alive = whole.is_some_and(http1::keeps_alive) && fault != Some(Fault::Slow);
         if fault == Some(Fault::Unavailable) {
             reply = fault::unavailable(reply);
         }

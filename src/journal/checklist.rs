@@ -96,8 +96,11 @@ impl Checklist {
         let is_good = is_good && (!is_cut || path == DOWNLOAD);
         tally.is_done |= is_good;
         if let Some(request) = request.as_ref().filter(|_| self.fault.is_some()) {
-            let has_passed = is_good || !is_on_purpose;
-            let lasts = tally.lasts.entry(request.ids().join(", ")).or_default();
+            // That a condition does not hold is a good outcome, however much of the answer came.
+            let has_passed = is_good || !is_on_purpose || matches!(status, 412 | 416);
+            let texts = notes.parts.iter().filter(|part| part.field == "id").filter_map(|part| part.value.clone());
+            let ids: Vec<String> = request.ids().into_iter().chain(texts.map(|(id, _)| id)).collect();
+            let lasts = tally.lasts.entry(ids.join(", ")).or_default();
             lasts[usize::from(has_passed)] = exchange.number.max(lasts[usize::from(has_passed)]);
         }
         for complaint in complaints {
@@ -135,7 +138,7 @@ impl Checklist {
         }
     }
 
-    /// Whether the client now has all of the file.
+    /// Whether the client now has all of the file. An answer that broke off and brought nothing new counts for nothing.
     fn fetch(&mut self, exchange: &Exchange) -> bool {
         let Some(piece) = exchange.notes.piece.as_ref().filter(|_| exchange.status < 300) else {
             return exchange.status == 304;
@@ -146,8 +149,9 @@ impl Checklist {
         }
         let download = self.downloads.entry(piece.state.clone()).or_default();
         download.file_bytes = piece.file_bytes;
+        let before = download.bytes();
         download.add(piece.first_byte, piece.first_byte + exchange.bytes_out);
-        download.has_all()
+        download.has_all() && (exchange.undelivered.is_none() || download.bytes() > before)
     }
 
     /// Requests that are still on their way at the end.
@@ -202,7 +206,11 @@ impl Checklist {
         let swallowed = (code == Some(0) && self.falls_short()).then(|| swallowed.to_owned());
         // A client that has done its steps may have tried connections that it did not need.
         let lacks_step = self.tallies.iter().any(|tally| tally.counts[0] == 0);
-        let is_excused = |mistake: &Mistake| !lacks_step || has_noticed && mistake.what.starts_with("probably ");
+        let is_excused = |mistake: &Mistake| {
+            // That one was a request, and is lost.
+            !lacks_step && !mistake.what.starts_with("this port speaks HTTPS")
+                || has_noticed && mistake.what.starts_with("probably ")
+        };
         let mistakes = self.mistakes.iter().filter(|mistake| mistake.kind != CONNECTION || !is_excused(mistake));
         let mistakes = mistakes.map(Mistake::told);
         let own: Vec<String> = match ended {
@@ -347,7 +355,7 @@ const MAX_TOLD: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Notes, Piece, REPORT, TASKS};
+    use crate::message::{Notes, Part, Piece, REPORT, TASKS};
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Duration;
     use tempfile::SpooledTempFile;
@@ -549,6 +557,39 @@ mod tests {
         let again = Exchange { notes: piece(200, "a", 0, 300).notes, bytes_out: 300, status: 200, ..two("1") };
         let others = all_steps().into_iter().chain([again]).collect();
         assert_eq!(reasons_with(Fault::Unavailable, 0, vec![two("1")], others), NONE);
+        // The id may be a text of the report.
+        let (value, sha256) = (Some(("1".to_owned(), 1)), String::new());
+        let field = "id".to_owned();
+        let part = Part { field, file_name: None, content_type: None, size_bytes: 1, sha256, value, saved: None };
+        let notes = Notes { parts: vec![part], ..Notes::default() };
+        let report = Exchange { notes, ..exchange("POST", REPORT, 503) };
+        let expected = ["report: a request that met the fault was not tried again (id=1)", SWALLOWED];
+        assert_eq!(reasons_with(Fault::Unavailable, 0, vec![report], all_steps()), expected);
+    }
+
+    #[test]
+    fn what_breaks_off_and_brings_nothing_new_is_no_answer() {
+        let mut checklist = Checklist::new(Some(Fault::Cut));
+        for (number, (id, bytes_out, fault)) in
+            (1..).zip([("1", 150, Some(Fault::Cut)), ("2", 300, None), ("1", 150, Some(Fault::Cut))])
+        {
+            let request = exchange("GET", &format!("{DOWNLOAD}?id={id}"), 200).request;
+            let undelivered = fault.map(|_| "cut".to_owned());
+            checklist.count(&Exchange { number, request, fault, undelivered, ..piece(200, "a", 0, bytes_out) });
+        }
+        let reasons = checklist.reasons(None);
+        let expected = "download: a request that met the fault was not tried again (id=1)".to_owned();
+        assert!(reasons.contains(&expected), "{reasons:?}");
+    }
+
+    /// As `wget -c` asks where it has all.
+    #[test]
+    fn a_condition_that_does_not_hold_has_passed_a_fault() {
+        let others = all_steps();
+        let refused = Exchange { number: 9, fault: Some(Fault::Cut), ..undelivered(exchange("GET", DOWNLOAD, 416)) };
+        let mut checklist = Checklist::new(Some(Fault::Cut));
+        others.into_iter().chain([refused]).for_each(|exchange| checklist.count(&exchange));
+        assert_eq!(checklist.reasons(None), NONE);
     }
 
     #[test]

@@ -250,6 +250,18 @@ fn the_files_are_in_the_record_and_else_in_a_folder_that_goes() {
 
 #[cfg(unix)]
 #[test]
+fn a_client_is_run_by_cmd_as_well() {
+    if !is_under_wine() && !cfg!(windows) {
+        return;
+    }
+    let (finished, verdict) = judge(&[], &["cmd", "/c", "echo %CLEANER_URL%& exit 7"]);
+
+    assert!(finished.stdout.starts_with("https://localhost:"), "{}", finished.stdout);
+    assert_eq!(verdict["reasons"][1], "the client ended with exit code 7", "{verdict}");
+    assert_eq!(finished.code, Some(3));
+}
+
+#[test]
 fn a_client_that_a_signal_ends_is_not_ready() {
     if is_under_wine() {
         return;

@@ -203,6 +203,24 @@ fn slow_sends_the_head_at_once_and_ten_pieces_half_a_second_apart() {
     assert_eq!(answered(&server, "GET", DOWNLOAD).status, 200);
 }
 
+/// The last piece goes to a client that has just given up.
+#[test]
+fn slow_tells_a_client_that_leaves_before_the_last_piece() {
+    let server = Server::start(&["--http", "--fault", "slow"]);
+    let mut stream = TcpStream::connect(server.address()).expect("the server listens");
+    stream.write_all(format!("GET {DOWNLOAD} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).expect("it reads");
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    while !bytes.ends_with(&built_in("1797242037.zip")[..329]) {
+        let count = stream.read(&mut buffer).expect("the server sends");
+        bytes.extend(&buffer[..count]);
+    }
+    drop(stream);
+
+    let event = server.wait_for_event(1);
+
+    assert_eq!((&event["fault"], &event["delivered"]), (&json!("slow"), &json!(false)), "{event}");
+}
+
 #[test]
 fn hang_gives_no_answer_until_the_timeout() {
     for arguments in WITH_AND_WITHOUT_TLS {
