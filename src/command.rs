@@ -39,10 +39,10 @@ pub fn prepare(words: &[OsString], url: &str, host: Option<&str>, ca: Option<&Pa
     Ok(command)
 }
 
-/// Runs it until it ends. Once a word to stop has come, which Ctrl+C says to both, it does not get long.
-pub fn run(mut command: Command, stopped: &Receiver<Word>) -> Ended {
-    let (exit_code, trouble, not_run) = match spawn(&mut command).and_then(|(child, leash)| wait(child, leash, stopped))
-    {
+/// Runs it until it ends. Once a word to stop has come, which Ctrl+C says to both, it gets `grace` to end.
+pub fn run(mut command: Command, stopped: &Receiver<Word>, grace: Duration) -> Ended {
+    let spawned = spawn(&mut command);
+    let (exit_code, trouble, not_run) = match spawned.and_then(|(child, leash)| wait(child, leash, stopped, grace)) {
         Ok((exit_code, trouble)) => (exit_code, trouble, None),
         Err(error) => {
             // Where a path leads to a script, what is missing is its interpreter.
@@ -58,7 +58,7 @@ pub fn run(mut command: Command, stopped: &Receiver<Word>) -> Ended {
 }
 
 /// A program that does not outlive this one for long, even where this one is killed.
-pub fn spawn(command: &mut Command) -> io::Result<(Child, Leash)> {
+fn spawn(command: &mut Command) -> io::Result<(Child, Leash)> {
     let child = command.spawn()?;
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "trap '' INT QUIT HUP; read _; kill $0; sleep 5; kill -KILL $0"]).arg(child.id().to_string());
@@ -69,7 +69,7 @@ pub fn spawn(command: &mut Command) -> io::Result<(Child, Leash)> {
 
 /// A shell that waits for the end of its standard input, which this program holds, and ends the other then. Dropped, it
 /// does nothing any more. Windows would need a job object, for which there is no small crate.
-pub struct Leash(Option<Child>);
+struct Leash(Option<Child>);
 
 impl Drop for Leash {
     fn drop(&mut self) {
@@ -81,7 +81,12 @@ impl Drop for Leash {
 }
 
 /// Returns its exit code, if that says something, and what is wrong with its end. A second word to stop ends it at once.
-fn wait(mut child: Child, mut leash: Leash, stopped: &Receiver<Word>) -> io::Result<(Option<i32>, Option<String>)> {
+fn wait(
+    mut child: Child,
+    mut leash: Leash,
+    stopped: &Receiver<Word>,
+    grace: Duration,
+) -> io::Result<(Option<i32>, Option<String>)> {
     let mut deadline: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait()? {
@@ -92,7 +97,7 @@ fn wait(mut child: Child, mut leash: Leash, stopped: &Receiver<Word>) -> io::Res
             if let (Word::Terminated, Some(shell)) = (word, &mut leash.0) {
                 drop(shell.stdin.take());
             }
-            deadline = Some(Instant::now() + if deadline.is_none() { GRACE } else { Duration::ZERO });
+            deadline = Some(Instant::now() + if deadline.is_none() { grace } else { Duration::ZERO });
         }
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
             child.kill()?;
@@ -144,6 +149,6 @@ const RUNNABLE: &str = "name a program, or the interpreter of a script, as pytho
 const JAVA_STORE: &str = "\" -Djavax.net.ssl.trustStoreType=jks -Djavax.net.ssl.trustStorePassword=changeit";
 const JAVA_VARIABLE: &str = "JAVA_TOOL_OPTIONS";
 /// How long a client may take to end at the word to stop.
-const GRACE: Duration = Duration::from_secs(2);
+pub const GRACE: Duration = Duration::from_secs(2);
 /// How soon it is noticed that it has ended.
 const LOOK: Duration = Duration::from_millis(10);

@@ -148,7 +148,7 @@ fn run(options: Options) -> Result<u8, Failure> {
 fn wait(client: Option<Command>, stopped: &Receiver<Word>, front: &Front, record: Option<&Record>) -> u8 {
     let (mut ended, mut word) = (None, None);
     if let Some(client) = client {
-        ended = Some(command::run(client, stopped));
+        ended = Some(command::run(client, stopped, command::GRACE));
         front.see_off();
     } else {
         // An error would be that nothing can say it any more.

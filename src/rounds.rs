@@ -3,36 +3,41 @@
 
 use crate::command;
 use crate::journal::console::Console;
-use crate::message::Fault;
+use crate::message::{Ended, Fault};
+use crate::stop::{Word, words};
 use crate::text::{Failure, to_text};
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Read, Seek};
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 /// `given`: the options as they were given. Returns the exit code.
 pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Result<u8, Failure> {
     let console = Console::open(true)?;
+    // Ctrl+C reaches the run that is going on, too, and ends that; then those before it are told.
+    let stopped = words(false, true)?;
     let names: Vec<&str> = ["none"].into_iter().chain(Fault::ALL.map(|(_, name, _)| name)).collect();
-    let (count, mut unready, mut rows) = (names.len(), None, String::new());
+    let (count, mut unready, mut rows) = (names.len(), None, format!("\n{:<14}  {:<9}  why", "fault", "verdict"));
     console.print(&format!("The client runs {count} times, without a fault and with each; that may take a minute.\n"));
     for (number, name) in (1..).zip(names) {
         console.print(&format!("{number} of {count}  {name}: the client runs ..."));
         // Of an option that is there twice, the last holds.
         let mut options = [given, &["--fault".into(), name.into()]].concat();
         options.extend(record.into_iter().flat_map(|folder| ["--record".into(), folder.join(name).into()]));
-        let served = serve(&[&options[..], &["--".into()], client].concat());
+        let served = serve(&[&options[..], &["--".into()], client].concat(), &stopped);
         let failed = Failure::of("cannot run this program again", "name one fault instead of all");
-        let (status, said) = served.map_err(failed)?;
-        let verdict = match status.code() {
+        let (ended, said) = served.map_err(failed)?;
+        let verdict = match ended.exit_code {
             Some(0) => "ready",
             Some(3) => "NOT READY",
             code => {
-                let killed = format!("\nthe run with --fault {name} was ended: {status}");
-                console.print(&(said + if code.is_none() { &killed } else { "" }));
+                let broken_off = format!("{rows}\n{name:<14}  broken off, by Ctrl+C or another signal\n\nNOT READY");
+                console.print(if code.is_none() { &broken_off } else { &said });
                 console.close();
-                return Ok(code.and_then(|code| code.try_into().ok()).unwrap_or(125));
+                return Ok(code.and_then(|code| code.try_into().ok()).unwrap_or(3));
             }
         };
         console.print(&format!("{number} of {count}  {name}: {verdict}"));
@@ -40,7 +45,7 @@ pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Re
         rows.push_str(&format!("\n{name:<14}  {verdict:<9}  {}", why.replace("\n  ", &format!("\n{:27}", ""))));
         unready = unready.or((verdict != "ready").then_some(name));
     }
-    console.print(&format!("\n{:<14}  {:<9}  why{rows}\n", "fault", "verdict"));
+    console.print(&format!("{rows}\n"));
     console.print(&unready.map_or("ready: the client handles every fault".to_owned(), |name| {
         format!("NOT READY\n  to see all that happens, name a fault instead of all: --fault {name}")
     }));
@@ -49,13 +54,15 @@ pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Re
 }
 
 /// One run: how it has ended, and the last that was said. Only one could have the standard input.
-fn serve(arguments: &[OsString]) -> io::Result<(ExitStatus, String)> {
+fn serve(arguments: &[OsString], stopped: &Receiver<Word>) -> io::Result<(Ended, String)> {
     let (mut output, mut said) = (tempfile::tempfile()?, Vec::new());
     let mut program = Command::new(env::current_exe()?);
     program.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
-    let (mut child, _leash) = command::spawn(&mut program)?;
-    let status = child.wait()?;
+    let ended = command::run(program, stopped, GRACE);
     output.rewind()?;
     output.read_to_end(&mut said)?;
-    Ok((status, to_text(&said).trim_end().rsplit("\n\n").next().unwrap_or_default().to_owned()))
+    Ok((ended, to_text(&said).trim_end().rsplit("\n\n").next().unwrap_or_default().to_owned()))
 }
+
+/// How long a run may take to end at the word to stop: its client may take two seconds of that.
+const GRACE: Duration = Duration::from_secs(8);

@@ -2,13 +2,19 @@
 //! front/fault.rs.
 
 use std::fs;
+#[cfg(unix)]
+use std::process::Command;
 use std::thread;
+#[cfg(unix)]
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::foreign::client_python;
 use crate::process::{Finished, Process};
+#[cfg(unix)]
+use crate::support::{LIMIT, is_under_wine};
 use crate::support::{command, journal_in, program, run, text};
 
 /// How each takes trouble; `lines` of urllib's client in `BEGINNING`, with what differs.
@@ -269,6 +275,38 @@ fn all_ends_at_once_where_the_client_cannot_be_run() {
     assert_eq!(finished.code, Some(127), "{}", finished.stderr);
     assert!(finished.stderr.contains("no-such-program-anywhere"), "{}", finished.stderr);
     assert_eq!(fs::read_dir(record.path()).expect("a folder").count(), 1);
+}
+
+/// It reaches the run that is going on, and its client.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_all_with_the_table_so_far() {
+    use std::os::unix::process::CommandExt;
+    if is_under_wine() {
+        return;
+    }
+    let folder = TempDir::new().expect("a folder");
+    let begun = folder.path().join("begun");
+    let client = "if test -e \"$0\"; then touch \"$0-again\"; exec sleep 100; fi; touch \"$0\"";
+    let mut under = command(&program());
+    under.args(["--port", "0", "--fault", "all", "--", "sh", "-c", client]).arg(&begun);
+    let mut process = Process::spawn(under.process_group(0));
+    let deadline = Instant::now() + LIMIT;
+    while !folder.path().join("begun-again").exists() {
+        assert!(Instant::now() < deadline, "{}", process.stderr.text());
+        thread::yield_now();
+    }
+    let group = format!("-{}", process.child.id());
+    let sent = Command::new("kill").args(["-s", "INT", "--", &group]).status().expect("kill can be started");
+    assert!(sent.success());
+
+    let finished = process.finish();
+
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+    let told = "\n\nfault           verdict    why\nnone            NOT READY  no request came";
+    assert!(finished.stderr.contains(told), "{}", finished.stderr);
+    let end = "\nunavailable     broken off, by Ctrl+C or another signal\n\nNOT READY\n";
+    assert!(finished.stderr.ends_with(end), "{}", finished.stderr);
 }
 
 #[test]

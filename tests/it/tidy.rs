@@ -111,7 +111,7 @@ const IMPORTS: [(&str, &[&str]); 27] = [
     ("journal/coverage", &["text"]),
     ("journal/checklist", &["journal/coverage", "message", "text"]),
     ("journal", &["message", "text"]),
-    ("rounds", &["command", "journal/console", "message", "text"]),
+    ("rounds", &["command", "journal/console", "message", "stop", "text"]),
     ("front/listen", &["text"]),
     ("front/certificate", &["message", "text"]),
     ("front/socket", &[]),
