@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::connection::{Connection, Response, client_configuration};
 use crate::front::refusal::{is_gone, open, read_to_the_end};
-use crate::support::{DOWNLOAD, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, built_in};
+use crate::support::{DOWNLOAD, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, built_in, is_skipped_under_wine};
 
 const STEPS: [(&str, &str); 3] = [("GET", TASKS), ("GET", DOWNLOAD), ("POST", REPORT)];
 
@@ -206,6 +206,9 @@ fn slow_sends_the_head_at_once_and_ten_pieces_half_a_second_apart() {
 /// The last piece goes to a client that has just given up.
 #[test]
 fn slow_tells_a_client_that_leaves_before_the_last_piece() {
+    if is_skipped_under_wine("the reset of a connection that its client has closed before, which wine does not tell") {
+        return;
+    }
     let server = Server::start(&["--http", "--fault", "slow"]);
     let mut stream = TcpStream::connect(server.address()).expect("the server listens");
     stream.write_all(format!("GET {DOWNLOAD} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).expect("it reads");
