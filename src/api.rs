@@ -62,19 +62,14 @@ impl Api {
             ("GET", REPORT) => Ok(wrong_method("GET", allowed, "; get the tasks from ", TASKS)),
             ("PUT", REPORT) => Ok(wrong_method("PUT", allowed, "; send the report by POST: ", CURL_EXAMPLE)),
             (_, TASKS | DOWNLOAD | REPORT) => Ok(wrong_method(&method, allowed, "", "")),
-            ("CONNECT", _) => Ok(wrong_method("CONNECT", "GET, HEAD, POST, OPTIONS", "", "")),
             (_, path) => Ok(self.not_found(path)),
         }
     }
 
     /// The reply of the handler, or the refusal of the first finding.
     fn answer(&self, request: &mut Request) -> Reply {
-        let reply = self.route(request).unwrap_or_else(|sentence| {
-            let mut reply = Reply::error(500, sentence);
-            reply.notes.advice = Some("mend the data folder; the next request sees it".to_owned());
-            reply
-        });
-        match reply.notes.findings.first().filter(|_| self.strict && reply.status < 400).map(Reply::refusal) {
+        let reply = self.route(request).unwrap_or_else(broken_data);
+        match reply.notes.findings.first().filter(|_| self.strict && reply.status < 500).map(Reply::refusal) {
             Some(refusal) => Reply { notes: Notes { error: refusal.notes.error, ..reply.notes }, ..refusal },
             None => reply,
         }
@@ -95,6 +90,13 @@ impl Api {
     }
 }
 
+/// The reply where a file of the data folder cannot be read.
+fn broken_data(sentence: String) -> Reply {
+    let mut reply = Reply::error(500, sentence);
+    reply.notes.advice = Some("mend the data folder; the next request sees it".to_owned());
+    reply
+}
+
 /// The endpoint that a wrong path was probably meant to be, and how that one is written.
 fn nearly(path: &str) -> Option<(&'static str, &'static str)> {
     let (path, query) = path.split_at(path.find(['?', '&']).unwrap_or(path.len()));
@@ -106,6 +108,7 @@ fn nearly(path: &str) -> Option<(&'static str, &'static str)> {
         Some(b'?') => "with a plain ? where %3F was sent",
         Some(_) => "with ? before the first parameter",
         None if plain != meant => "with the base path /xyz/api/cleaner",
+        None if !path.starts_with('/') => "with a slash at the beginning",
         None if path != path.to_lowercase() => "in lower case",
         None => "without a slash too many",
     };

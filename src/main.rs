@@ -59,7 +59,6 @@ use front::{Front, Traffic, certificate, listen};
 use journal::Journal;
 use journal::console::{self, Console};
 use journal::record::{CERTIFICATE, Record};
-use message::Fault;
 use options::{Action, Options};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -113,7 +112,7 @@ fn run(options: Options) -> Result<u8, Failure> {
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<SocketAddr>>>();
     let addresses = addresses.map_err(Failure::of("cannot tell the port", "name one with --port"))?;
     let url = url(tls.is_some(), options.host.as_deref(), addresses[0].port());
-    let banner = banner(&url, &addresses, &data, &certificate, options.fault);
+    let banner = banner(&options, &url, &addresses, &data, &certificate);
 
     let advice = "allow it connections to 127.0.0.1, more threads and more open files";
     let bridge = Bridge::open().map_err(Failure::of("cannot connect within this program", advice))?;
@@ -218,7 +217,7 @@ fn url(has_tls: bool, host: Option<&str>, port: u16) -> String {
     format!("{scheme}://{host}:{port}")
 }
 
-fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str, fault: Option<Fault>) -> String {
+fn banner(options: &Options, url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str) -> String {
     // A client can send that address as it stands.
     let id = data.task_ids().ok().flatten().and_then(|ids| ids.into_iter().next()).unwrap_or("N".to_owned());
     let data = data.about.join("\n             ");
@@ -235,10 +234,12 @@ fn banner(url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str, f
         listening.join(" and "),
     );
     if addresses.iter().any(|address| !address.ip().is_loopback()) {
-        banner.push_str("Warning      other machines can reach this server, and it asks nobody who they are;\n");
-        banner.push_str("             --name NAME makes the certificate good for what they call this machine\n");
+        banner.push_str("Warning      other machines can reach this server, and it asks nobody who they are\n");
+        if !options.http && options.certificate.is_none() {
+            banner.push_str("             --name NAME makes the certificate good for what they call this machine\n");
+        }
     }
-    if let Some(fault) = fault {
+    if let Some(fault) = options.fault {
         let whom = if fault.is_of_certificate() { "every client" } else { "every other request of each step" };
         banner.push_str(&format!("Fault        {}: {whom} gets {}, on purpose\n", fault.name(), fault.what()));
     }

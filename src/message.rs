@@ -43,7 +43,11 @@ impl Request {
 
     /// The target without the scheme and host that clients of a proxy put before it (RFC 9112, 3.2.2).
     pub fn origin_form(&self) -> &str {
-        match self.target.split_once("://").filter(|(scheme, _)| !scheme.contains(['/', '?', '#'])) {
+        match self
+            .target
+            .split_once("://")
+            .filter(|(scheme, _)| !scheme.is_empty() && !scheme.contains(['/', '?', '#']))
+        {
             Some((_, rest)) => rest.find(['/', '?', '#']).map_or("/", |end| &rest[end..]),
             None => &self.target,
         }

@@ -73,7 +73,7 @@ fn validators(download: &Download) -> (String, HttpDate) {
 /// The first condition that does not hold, with the status for it, in the order of RFC 9110, 13.2.2. A date that is none
 /// is ignored.
 fn failed_condition(request: &Request, tag: &str, modified: HttpDate) -> Option<(&'static str, u16)> {
-    let date_in = |header| request.header(header)?.parse::<HttpDate>().ok();
+    let date_in = |header| date(&request.header(header)?);
     let lists = |header, tag: &str| request.list(header).any(|own| own == b"*" || own == tag.as_bytes());
     if request.header("If-Match").is_some() {
         if !lists("If-Match", tag) {
@@ -90,16 +90,19 @@ fn failed_condition(request: &Request, tag: &str, modified: HttpDate) -> Option<
     date_in("If-Modified-Since").filter(|date| modified <= *date).map(|_| ("If-Modified-Since", 304))
 }
 
+/// Python's email package writes GMT as -0000.
+fn date(text: &str) -> Option<HttpDate> {
+    let rest = ["-0000", "+0000", "UTC"].iter().find_map(|zone| text.strip_suffix(zone));
+    rest.map_or(text.to_owned(), |rest| format!("{rest}GMT")).parse().ok()
+}
+
 /// What the range asked for has of the file, maybe nothing. `None`: the whole file, as for several ranges, another unit,
 /// and what is no range at all (RFC 9110, 14.2); also for an empty file, as in Flask and RFC 9110, 14.1.2.
 fn range(request: &Request, tag: &str, modified: HttpDate, length: u64) -> Option<Range<u64>> {
     let is_one = request.method == "GET" && request.headers("Range").count() == 1 && length > 0;
     let range = request.header("Range").filter(|_| is_one)?;
-    if let Some(state) = request.header("If-Range") {
-        let same_date = state.parse().is_ok_and(|date: HttpDate| date == modified);
-        if state != tag && !same_date {
-            return None;
-        }
+    if request.header("If-Range").is_some_and(|state| state != tag && date(&state) != Some(modified)) {
+        return None;
     }
     let (_, piece) = range.split_once('=').filter(|(unit, _)| unit.trim().eq_ignore_ascii_case("bytes"))?;
     let (first, last) = piece.split_once('-')?;

@@ -112,8 +112,8 @@ pub struct Parameters {
     pub kind: String,
     /// The names in lower case.
     list: Vec<(String, Vec<u8>)>,
-    /// No semicolon between two, a quote that is not closed or not opened, a space beside an equals sign, or a line end
-    /// that does not fold.
+    /// No semicolon between two, no value, a quote that is not closed or not opened, a space beside an equals sign, or a
+    /// line end that does not fold.
     pub is_malformed: bool,
 }
 
@@ -136,7 +136,8 @@ impl Parameters {
             // A quote that is not closed takes the next parameter in.
             let has_slip = if is_quoted { memmem::find(&value, b"name=\"").is_some() } else { value.contains(&b'"') };
             let is_well_formed = matches!(behind, Some([] | [b';', ..])) && memchr2(b'\r', b'\n', &value).is_none();
-            parameters.is_malformed |= !is_well_formed || is_spaced || has_slip;
+            let has_no_value = own.is_none() && !name.is_empty();
+            parameters.is_malformed |= !is_well_formed || is_spaced || has_slip || has_no_value;
             rest = behind.unwrap_or_default();
             parameters.list.push((name, value));
         }
@@ -234,7 +235,6 @@ mod tests {
             ("form-data; filename=\"a \"b\" c\"; name=z", "name", Some("z")),
             ("form-data; filename=\"a, name of b.zip\"", "filename", Some("a, name of b.zip")),
             ("form-data; filename=my name.zip; name=z", "filename", Some("my name.zip")),
-            ("form-data; name", "name", Some("")),
             ("form-data;; ;name=a;", "name", Some("a")),
             ("multipart/form-data; boundary=\"a b;c\"", "boundary", Some("a b;c")),
             ("multipart/form-data; boundary=a=b=", "boundary", Some("a=b=")),
@@ -266,6 +266,7 @@ mod tests {
             ("form-data; name=\"a\nb\"", "a\nb", None),
             ("form-data; name=\"a\r\n b\"", "a\r\n b", None),
             ("attachment; name=\"a\"; filename=\"b\"", "a", Some("b")),
+            ("form-data; name=\"a\"; filename", "a", Some("")),
             ("form-data; name = \"a\"; filename=\"b\"", "a", Some("b")),
             ("form-data; name=\"a\"; filename= b", "a", Some("b")),
             ("form-data; name=a\"; filename=\"b\"", "a\"", Some("b")),

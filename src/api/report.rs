@@ -26,10 +26,10 @@ pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Report
     let answer = report.answer(data);
     let mut reply = match (report.notes.error, answer) {
         (Some(sentence), _) => Reply::error(507, sentence),
-        (None, Err(sentence)) => Reply::error(500, sentence),
+        (None, Err(sentence)) => super::broken_data(sentence),
         (None, Ok(bytes)) => Reply::json(200, bytes),
     };
-    reply.notes = Notes { error: reply.notes.error, ..report.notes };
+    reply.notes = Notes { error: reply.notes.error, advice: reply.notes.advice, ..report.notes };
     Ok(reply)
 }
 

@@ -153,7 +153,7 @@ pub fn findings(request: &Request) -> Vec<Finding> {
                 ("the request has no Host header, which HTTP/1.1 demands".to_owned(), "no Host".to_owned())
             }
             [host] if *name == HOST && !is_host(&to_text(host)) => {
-                (format!("the Host {} is not a name or address with a port", quoted(host)), shown(&to_text(host)))
+                (format!("the Host {} is not a name or address with a port", quoted(host)), quoted(host))
             }
             [] | [_] => return None,
             values => {
@@ -162,7 +162,12 @@ pub fn findings(request: &Request) -> Vec<Finding> {
                 (sentence, shown(&to_text(&values.join(&b", "[..]))))
             }
         };
-        Some(Finding::new(400, sentence, &format!("one {name} header"), &received))
+        let expected = if values.len() == 1 {
+            "Host: localhost:5000, or as its URL has it"
+        } else {
+            &format!("one {name} header")
+        };
+        Some(Finding::new(400, sentence, expected, &received))
     };
     ONCE.iter().filter_map(check).collect()
 }

@@ -73,6 +73,30 @@ fn readme_is_short_and_its_paths_exist() {
     }
 }
 
+/// So that each can be read at once.
+#[test]
+fn no_file_is_longer_than_360_lines_and_no_function_than_50() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for folder in ["", "front", "api", "journal"] {
+        for path in fs::read_dir(source.join(folder)).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            if path.extension().is_none_or(|end| end != "rs") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("text");
+            let lines: Vec<&str> = text.lines().take_while(|line| *line != "#[cfg(test)]").collect();
+            assert!(lines.len() <= 360, "{} has {} lines", path.display(), lines.len());
+            for (at, line) in lines.iter().enumerate() {
+                let indent = line.len() - line.trim_start().len();
+                let is_end = |end: &&str| end.starts_with(&format!("{:indent$}}}", ""));
+                if line.trim_start().trim_start_matches("pub ").starts_with("fn ") {
+                    let length = lines[at..].iter().position(|end| is_end(&end)).expect("an end") + 1;
+                    assert!(length <= 50, "{}: {length} lines: {line}", path.display());
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_python_package_is_small_and_ci_runs_the_test_of_readme() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/python/cleaner_test_server");

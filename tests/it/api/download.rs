@@ -166,6 +166,10 @@ fn conditions_decide_between_the_file_and_304() {
         (&[&equal], 304),
         (&[newer], 304),
         (&[older], 200),
+        (&["If-Modified-Since: Tue, 03 Nov 2020 10:00:00 -0000"], 304),
+        (&["If-Modified-Since: Tue, 03 Nov 2020 10:00:00 UTC"], 304),
+        (&["If-Modified-Since: Sun, 01 Nov 2020 10:00:00 -0000"], 200),
+        (&["If-Modified-Since: Tue, 03 Nov 2020 10:00:00 +0100"], 200),
         (&["If-Modified-Since: garbage"], 200),
         (&["If-Modified-Since:"], 200),
         // If-Modified-Since is ignored when If-None-Match is there.

@@ -310,8 +310,8 @@ fn mistakes() -> Vec<Mistake> {
             "a strange Host",
             "Host: local host\r\n",
             "the Host \"local host\" is not a name or address with a port",
-            "one Host header",
-            "local host",
+            "Host: localhost:5000, or as its URL has it",
+            "\"local host\"",
         ),
         head(
             "two Hosts",

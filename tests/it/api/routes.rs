@@ -89,6 +89,8 @@ fn every_other_path_is_404_with_the_three_endpoints() {
         ("PUT", "/nothing/here"),
         ("BREW", "/coffee"),
         ("OPTIONS", "*"),
+        ("CONNECT", "production.example:443"),
+        ("GET", "://localhost/xyz/api/cleaner/tasks"),
     ] {
         let response = server.request(method, target, &["Content-Length: 0"]);
 
@@ -107,6 +109,7 @@ fn a_near_miss_is_told_what_to_change() {
         ("/xyz/api/cleaner/tasks/", "slash"),
         ("/xyz/api/cleaner/tasks/download/?id=1", "slash"),
         ("/xyz/api/cleaner//tasks", "slash"),
+        ("xyz/api/cleaner/tasks", "with a slash at the beginning"),
         ("/xyz/api/cleaner/TASKS", "case"),
         ("/api/cleaner/tasks", "/xyz/api/cleaner/tasks"),
         ("/tasks/download", "/xyz/api/cleaner/tasks/download"),

@@ -46,7 +46,7 @@ fn the_console_says_of_an_error_what_the_answer_says() {
             ("DELETE", TASKS, 405),
             ("TRACE", TASKS, 405),
             ("CONNECT", TASKS, 405),
-            ("CONNECT", "production.example:443", 405),
+            ("CONNECT", "production.example:443", 404),
         ] {
             let response = server.request(method, target, &[]);
 
