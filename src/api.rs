@@ -118,7 +118,7 @@ fn nearly(path: &str) -> Option<(&'static str, &'static str)> {
 /// `hint` and `what`: where such a request belongs, or how it is sent, if there is such a place.
 fn wrong_method(method: &str, allowed: &str, hint: &str, what: &str) -> Reply {
     let upper_case = method.to_uppercase();
-    let is_lower_case = upper_case != method && allowed.contains(&upper_case);
+    let is_lower_case = upper_case != method && allowed.split(", ").any(|own| own == upper_case);
     let hint = if is_lower_case { "; methods are in upper case" } else { hint };
     let method = shown(method);
     Reply::error(405, format!("{method} is not allowed here; allowed are {allowed}{hint}{what}")).with("Allow", allowed)

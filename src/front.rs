@@ -134,19 +134,24 @@ impl Front {
 
     /// One connection, from the first byte to the last. The error says why it came to no request.
     fn serve(&self, socket: io::Result<Socket>, client: SocketAddr, busy: &mut Busy) -> Result<(), String> {
-        let broke = |error: io::Error| format!("the connection broke: {error}");
-        let mut socket = socket.map_err(broke)?;
-        let first = socket.fill().map(<[u8]>::to_vec).map_err(|error| match error.kind() {
-            ErrorKind::TimedOut => "closed: it connected and sent nothing in time".to_owned(),
-            _ => broke(error),
-        })?;
+        let began = socket.and_then(|mut socket| {
+            let first = socket.fill()?.to_vec();
+            Ok((socket, first))
+        });
         *busy = Some(Arc::clone(&self.traffic.busy));
-        match (&self.tls, first.first()) {
-            (_, None) => {
+        let (mut socket, first) = match began {
+            Ok((socket, first)) if !first.is_empty() => (socket, first),
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                return Err("closed: it connected and sent nothing in time".to_owned());
+            }
+            // Closed or reset.
+            _ => {
                 let sentence = "connected and closed again without a word, as port scanners do";
                 self.journal.connection(client, sentence, Blame::Nobody);
-                Ok(())
+                return Ok(());
             }
+        };
+        match (&self.tls, first.first()) {
             (Some(tls), Some(&TLS_HANDSHAKE)) => self.converse(tls.shake_hands(socket)?, client, busy),
             (Some(_), _) => Err(self.refuse_plain(socket, &first)),
             (None, Some(&TLS_HANDSHAKE)) => {

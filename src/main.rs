@@ -60,6 +60,7 @@ use journal::Journal;
 use journal::console::{self, Console};
 use journal::record::{CERTIFICATE, Record};
 use options::{Action, Options};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -220,6 +221,7 @@ fn url(has_tls: bool, host: Option<&str>, port: u16) -> String {
 fn banner(options: &Options, url: &str, addresses: &[SocketAddr], data: &Data, certificate: &str) -> String {
     // A client can send that address as it stands.
     let id = data.task_ids().ok().flatten().and_then(|ids| ids.into_iter().next()).unwrap_or("N".to_owned());
+    let id = utf8_percent_encode(&id, NON_ALPHANUMERIC);
     let data = data.about.join("\n             ");
     let listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut banner = format!(

@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use std::io::{self, Cursor, Read};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::SpooledTempFile;
@@ -159,7 +160,8 @@ pub struct Piece {
     /// The file's name and entity tag.
     pub state: String,
     pub file_bytes: u64,
-    pub first_byte: u64,
+    /// Of its bytes.
+    pub range: Range<u64>,
 }
 
 /// What a strict server would refuse, and how.

@@ -108,6 +108,7 @@ impl Options {
             (faults.is_empty() && fault != "none", unknown),
             (faults.len() > 1 && !has_command, no_client.to_owned()),
             (makes_none && faults.iter().any(|fault| fault.is_of_certificate()), of_certificate),
+            (self.data.is_some() && self.data == self.record, format!("--data and --record are one folder\n{APART}")),
             (has_command && writes_data, format!("--write-data {NO_COMMAND}")),
             (has_command && self.exit_on_stdin_close, format!("--exit-on-stdin-close {NO_COMMAND}")),
         ];
@@ -180,6 +181,7 @@ fn unknown(name: &str) -> String {
 
 const BOTH: &str = "give both: --cert is the certificate, --key its private key; with --http neither makes sense";
 const NEITHER: &str = "goes with neither --http nor --cert";
+const APART: &str = "what is recorded would be served: name two";
 const NO_COMMAND: &str = "goes with no command: leave it out, or -- and what is behind it";
 /// A day: longer than anybody waits, and short enough for every clock.
 const MAX_TIMEOUT_SECONDS: u64 = 86_400;

@@ -61,7 +61,12 @@ fn serve(arguments: &[OsString], stopped: &Receiver<Word>) -> io::Result<(Ended,
     let ended = command::run(program, stopped, GRACE);
     output.rewind()?;
     output.read_to_end(&mut said)?;
-    Ok((ended, to_text(&said).trim_end().rsplit("\n\n").next().unwrap_or_default().to_owned()))
+    let said = to_text(&said);
+    let mut blocks = said.trim_end().rsplit("\n\n");
+    let last = blocks.clone().next().unwrap_or_default();
+    // Something that the client has left behind may still speak.
+    let verdict = blocks.find(|block| block.starts_with("ready: ") || block.starts_with("NOT READY"));
+    Ok((ended, verdict.unwrap_or(last).to_owned()))
 }
 
 /// How long a run may take to end at the word to stop: its client may take two seconds of that.

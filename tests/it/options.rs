@@ -49,6 +49,9 @@ fn all_arguments_are_looked_at_before_anything_is_written() {
     let parent = tempfile::TempDir::new().expect("a folder");
     let folder = parent.path().join("data");
     assert!(misuse(&["--write-data", text(&folder), "--bogus"]).contains("--bogus"));
+    let both = run(&["--data", text(parent.path()), "--record", text(parent.path())]);
+    assert_eq!((both.code, both.stderr.contains("one folder")), (Some(2), true), "{}", both.stderr);
+    assert_eq!(std::fs::read_dir(parent.path()).expect("a folder").count(), 0);
     assert!(!folder.exists());
 }
 

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::ErrorKind;
+#[cfg(unix)]
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +12,8 @@ use tempfile::TempDir;
 
 use crate::foreign::is_installed;
 use crate::process::Process;
+#[cfg(unix)]
+use crate::support::command;
 use crate::support::{
     Finished, Server, TASKS, data_folder, is_skipped_under_wine, is_under_wine, loopback_addresses, program, run, text,
 };
@@ -59,12 +63,52 @@ fn a_stale_ready_json_is_gone_before_the_port_is_tried() {
     let record = TempDir::new().expect("a folder");
     let ready = record.path().join("ready.json");
     fs::write(&ready, "{\"pid\": 1}").expect("the stale file");
+    fs::write(record.path().join(".lock"), "").expect("what a run leaves too");
     let (_listener, port) = taken(Ipv4Addr::LOCALHOST.into());
 
     let refused = run(&["--record", text(record.path()), "--port", &port]);
 
     assert_eq!(refused.code, Some(1));
     assert!(!ready.exists());
+}
+
+/// `--record .` where the user's own files are.
+#[test]
+fn files_that_no_run_has_written_stop_the_start_and_stay() {
+    for name in ["ready.json", "certificate.pem", "truststore.jks", "journal.jsonl"] {
+        let record = TempDir::new().expect("a folder");
+        fs::write(record.path().join(name), "my own").expect("a file");
+
+        let refused = run(&["--record", text(record.path()), "--port", "0", "--http"]);
+
+        let (what, remedy) = failure(&refused);
+        assert!(what.contains(&format!("holds a {name} that no run of this program has written")), "{what}");
+        assert!(remedy.contains("--record"), "{remedy}");
+        assert_eq!(fs::read_to_string(record.path().join(name)).expect("the file"), "my own");
+        assert_eq!(fs::read_dir(record.path()).expect("a folder").count(), 1, "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_may_come_from_a_pipe() {
+    if is_skipped_under_wine("/dev/stdin") {
+        return;
+    }
+    let folder = TempDir::new().expect("a folder");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let certificate = folder.path().join("c.pem");
+    fs::write(&certificate, made.cert.pem()).expect("a file");
+    let mut under = command(&program());
+    under.args(["--port", "0", "--cert", text(&certificate), "--key", "/dev/stdin", "--", "true"]);
+    let mut process = Process::spawn(&mut under);
+    let mut input = process.child.stdin.take().expect("a pipe");
+    input.write_all(made.signing_key.serialize_pem().as_bytes()).expect("a key");
+    drop(input);
+
+    let finished = process.finish();
+
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn no_file_is_longer_than_360_lines_and_no_function_than_50() {
                 let indent = line.len() - line.trim_start().len();
                 let is_end = |end: &&str| end.starts_with(&format!("{:indent$}}}", ""));
                 if line.trim_start().trim_start_matches("pub ").starts_with("fn ") {
-                    let length = lines[at..].iter().position(|end| is_end(&end)).expect("an end") + 1;
+                    let length = lines[at..].iter().position(is_end).expect("an end") + 1;
                     assert!(length <= 50, "{}: {length} lines: {line}", path.display());
                 }
             }

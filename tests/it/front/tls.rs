@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -181,6 +182,24 @@ fn every_server_name_is_accepted_and_one_that_the_certificate_lacks_is_noted() {
         assert_eq!(told.contains(&format!("it asked for \"{name}\"")), is_name, "{name}: {told}");
         assert_eq!(told.contains("the certificate is for localhost, "), name != "localhost", "{name}: {told}");
         assert_eq!(told.contains("; --name "), name != "localhost", "{name}: {told}");
+    }
+}
+
+#[test]
+fn a_name_with_a_star_is_for_each_name_below_it() {
+    let server = Server::start(&["--name", "*.example.test"]);
+    for (name, member) in [("a.EXAMPLE.test", "note"), ("a.b.example.test", "error"), ("example.test", "error")] {
+        let index = server.journal().len();
+        let configuration = Arc::new(client_configuration(server.authority(), rustls::ALL_VERSIONS));
+        let connected = Connection::tls(server.address(), name, configuration);
+        assert_eq!(connected.is_ok(), member == "note", "{name}");
+        if let Ok(mut connection) = connected {
+            connection.finish_sending();
+            connection.assert_closed();
+        }
+        let event = server.wait_for_event(index);
+        assert!(event[member].is_string(), "{name}: {event}");
+        assert_eq!(event[member].as_str().is_some_and(|told| told.contains("; --name ")), member == "error", "{event}");
     }
 }
 

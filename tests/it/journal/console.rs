@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 use std::time::Instant;
@@ -11,6 +12,8 @@ use serde_json::Value;
 
 use crate::api::report::{MULTIPART, form, text_part};
 use crate::connection::Connection;
+#[cfg(unix)]
+use crate::support::is_skipped_under_wine;
 use crate::support::{LIMIT, REPORT, Server, TASKS, WITH_AND_WITHOUT_TLS, columns, command, program, text};
 
 #[test]
@@ -79,6 +82,52 @@ fn the_end_loses_no_line_about_a_request() {
     assert_eq!(logged, targets);
 }
 
+/// As programs of Node and of asyncio make theirs, which is then so for all that have it.
+#[cfg(unix)]
+#[test]
+fn pipes_that_never_wait_lose_nothing_and_end_nothing() {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    if is_skipped_under_wine("pipes that never wait") {
+        return;
+    }
+    let record = tempfile::TempDir::new().expect("a folder");
+    let [(our_input, input), (mut our_output, output)] = [(); 2].map(|()| UnixStream::pair().expect("a pair"));
+    [&input, &output].iter().for_each(|end| end.set_nonblocking(true).expect("a socket can do that"));
+    let mut child = command(&program())
+        .args(["--http", "--port", "0", "--exit-on-stdin-close", "--record", text(record.path())])
+        .stdin(OwnedFd::from(input))
+        .stdout(OwnedFd::from(output))
+        .spawn()
+        .expect("the program can be started");
+    let mut connection = Connection::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, port_in(record.path()))));
+    let requests = 1_200;
+    for _ in 0..requests {
+        connection.send("GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(connection.read_response(false).status, 404);
+    }
+
+    drop(our_input);
+    let mut said = String::new();
+    our_output.read_to_string(&mut said).expect("text");
+
+    assert_eq!(child.wait().expect("an end").code(), Some(0));
+    assert_eq!(said.lines().filter(|line| line.contains("  404  ")).count(), requests);
+    assert!(said.contains("What the client did:") && !said.contains("lost here"), "{said}");
+}
+
+/// Of a server that starts or has started.
+fn port_in(record: &Path) -> u16 {
+    let ready = record.join("ready.json");
+    let deadline = Instant::now() + LIMIT;
+    while !ready.exists() {
+        assert!(Instant::now() < deadline, "not ready");
+        thread::yield_now();
+    }
+    let ready: Value = serde_json::from_slice(&fs::read(&ready).expect("ready.json")).expect("JSON");
+    ready["port"].as_u64().expect("a port") as u16
+}
+
 /// A pipe that nobody reads, or a Windows console that a mouse selection has frozen.
 #[test]
 fn output_that_nobody_reads_holds_nothing_up_and_what_is_lost_is_counted() {
@@ -90,15 +139,7 @@ fn output_that_nobody_reads_holds_nothing_up_and_what_is_lost_is_counted() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program can be started");
-    let ready = record.path().join("ready.json");
-    let deadline = Instant::now() + LIMIT;
-    while !ready.exists() {
-        assert!(Instant::now() < deadline, "not ready");
-        thread::yield_now();
-    }
-    let ready: Value = serde_json::from_slice(&fs::read(&ready).expect("ready.json")).expect("JSON");
-    let port = ready["port"].as_u64().expect("a port") as u16;
-    let mut connection = Connection::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let mut connection = Connection::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, port_in(record.path()))));
     let path = "/x".repeat(40);
     let requests = 8_000;
     for _ in 0..requests / 50 {

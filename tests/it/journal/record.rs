@@ -348,11 +348,24 @@ fn the_certificate_of_a_run_before_does_not_stay() {
     let record = tempfile::TempDir::new().expect("a folder");
     let files = ["certificate.pem", "truststore.jks"].map(|name| record.path().join(name));
     files.iter().for_each(|file| fs::write(file, "of a run before").expect("a file"));
+    fs::write(record.path().join(".lock"), "").expect("what a run leaves too");
     let arguments = ["--http", "--port", "0", "--record", text(record.path())];
     let process = Process::spawn(command(&program()).args(arguments));
     let ready = process.wait_until_ready(&record.path().join("ready.json"));
     assert_eq!(ready["certificate"], json!(null));
     assert!(files.iter().all(|file| !file.exists()));
+}
+
+/// As a framework does between two tests.
+#[test]
+fn a_journal_that_is_emptied_during_the_run_goes_on_at_its_beginning() {
+    let server = Server::start(&["--http"]);
+    server.recorded(|server| server.get(TASKS));
+    fs::write(server.record.path().join("journal.jsonl"), "").expect("the journal can be emptied");
+
+    server.get(DOWNLOAD);
+
+    assert_eq!(server.wait_for_event(0)["target"], DOWNLOAD);
 }
 
 /// The folder of the first was deleted and made anew, by hand or by a script, while it ran.
