@@ -13,7 +13,7 @@ pub use data::{Data, write_built_in};
 
 use crate::bridge::{Asked, Bridge, stay_awake};
 use crate::journal::record::Reports;
-use crate::message::{BASE, DOWNLOAD, Notes, REPORT, Reply, Request, STEPS, TASKS};
+use crate::message::{BASE, DOWNLOAD, Notes, REPORT, Reply, Request, STEPS, TASKS, with_id};
 use crate::text::{quoted, shown};
 use download::download_tools;
 use report::{CURL_EXAMPLE, upload_report};
@@ -82,9 +82,9 @@ impl Api {
             Some((meant, how)) => format!("there is nothing at {shown}; did you mean {meant}, {how}?"),
             None => format!("there is nothing at {shown}"),
         };
-        let urls = STEPS.map(|(.., method, path)| format!("{method} {}{path}", self.url));
+        let urls = STEPS.map(|(.., method, path)| format!("{method} {}{}", self.url, with_id(path)));
         let mut reply = Reply::error_with(404, sentence, &[("endpoints", json!(urls))]);
-        let expected = STEPS.map(|(.., method, path)| format!("{method} {path}")).join(", ");
+        let expected = STEPS.map(|(.., method, path)| format!("{method} {}", with_id(path))).join(", ");
         reply.notes.advice = Some(format!("expected: {expected}"));
         reply
     }

@@ -48,8 +48,12 @@ pub fn run(mut command: Command, stopped: &Receiver<Word>, grace: Duration) -> E
             // Where a path leads to a script, what is missing is its interpreter.
             let path = Path::new(command.get_program());
             let is_missing = error.kind() == ErrorKind::NotFound && !(path.components().count() > 1 && path.exists());
-            let why = if is_missing { NOT_THERE.to_owned() } else { format!("cannot be run: {error}; {RUNNABLE}") };
             let program = quoted(command.get_program().as_encoded_bytes());
+            let why = match is_missing {
+                true if program.contains(' ') => APART.to_owned(),
+                true => NOT_THERE.to_owned(),
+                false => format!("cannot be run: {error}; {RUNNABLE}"),
+            };
             (None, Some(format!("the command {program} {why}")), Some(if is_missing { 127 } else { 126 }))
         }
     };
@@ -145,6 +149,7 @@ const PEM_VARIABLES: [&str; 6] = [
 ];
 const NOT_THERE: &str =
     "is not there: name one that is on the PATH, or its path; on Windows a script with its ending, as npm.cmd";
+const APART: &str = "is not there: a command and its arguments are words of their own, as -- python client.py";
 const RUNNABLE: &str = "name a program, or the interpreter of a script, as python client.py";
 const JAVA_STORE: &str = "\" -Djavax.net.ssl.trustStoreType=jks -Djavax.net.ssl.trustStorePassword=changeit";
 const JAVA_VARIABLE: &str = "JAVA_TOOL_OPTIONS";

@@ -201,7 +201,10 @@ impl Front {
             return format!("closed: what it sent is neither TLS nor HTTP; it begins {}", quoted(first));
         }
         let path = request.as_ref().map(Request::origin_form).filter(|target| target.starts_with('/')).unwrap_or("/");
-        let sentence = format!("this port speaks HTTPS: use {}{path}", self.url);
+        let sentence = match &request {
+            Some(request) if request.method == "CONNECT" => PROXY.to_owned(),
+            _ => format!("this port speaks HTTPS: use {}{path}", self.url),
+        };
         let mut reply = Reply::error(400, sentence.clone()).with("Connection", "close");
         fault::send_with(None, input.get_mut(), &mut reply, request.as_ref());
         input.get_mut().close();
@@ -275,6 +278,7 @@ fn count(token: &Arc<()>) -> usize {
 const MAX_CONNECTIONS: usize = 512;
 /// So many more at a time are told that there are too many.
 const MAX_REFUSED_CONNECTIONS: usize = 128;
+const PROXY: &str = "takes this server for a proxy: unset https_proxy, or set no_proxy=localhost";
 const MISTAKE: &str = "the server made a mistake over this connection and closed it";
 const CROWDED: &str = "there are more than 512 connections; close those that are not used";
 /// Somewhat longer than those who do not get on keep their place among so many.

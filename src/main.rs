@@ -33,7 +33,7 @@
 //!
 //! # It keeps nothing unless told to
 //!
-//! A body over 64 KiB waits in a temporary file that the system removes. Only --record writes anything that stays.
+//! A body over 64 KiB waits in a temporary file that the system removes. Only --record and --write-data write what stays.
 //!
 //! # Where to read on
 //!
@@ -176,7 +176,9 @@ fn prepare_tls(options: &Options, record: Option<&Record>) -> Result<(Option<Tls
             let path = certificate.display();
             let (config, warning) = certificate::load(certificate, key)?;
             let (about, advice) = match warning {
-                None => (path.to_string(), format!("give it the CA that signed {path}, or that file if nobody did")),
+                None => {
+                    (path.to_string(), format!("give the client the CA that signed {path}, or that file if nobody did"))
+                }
                 Some(warning) => {
                     (format!("{path}; warning: {warning}"), format!("give the server another than {path}: {warning}"))
                 }
@@ -191,8 +193,8 @@ fn prepare_tls(options: &Options, record: Option<&Record>) -> Result<(Option<Tls
             let about = format!("made for this run; {}", how.as_deref().unwrap_or(WITHOUT_RECORD));
             let advice = match &ca_path {
                 None => HOW_TO_TRUST.to_owned(),
-                Some(path) if options.command.is_empty() => format!("give it the CA in {}", path.display()),
-                Some(_) => "give it the CA that SSL_CERT_FILE names".to_owned(),
+                Some(path) if options.command.is_empty() => format!("give the client the CA in {}", path.display()),
+                Some(_) => "give the client the CA that SSL_CERT_FILE names".to_owned(),
             };
             (config, names, ca_path, about, advice)
         }
@@ -202,8 +204,8 @@ fn prepare_tls(options: &Options, record: Option<&Record>) -> Result<(Option<Tls
 }
 
 const WITHOUT_RECORD: &str = "-- COMMAND runs a client that trusts it, --record DIR writes the CA to trust";
-const HOW_TO_TRUST: &str = "run it by cleaner-test-server -- COMMAND, or start the server with --record DIR and give it \
-    the CA in DIR/certificate.pem";
+const HOW_TO_TRUST: &str = "run the client by cleaner-test-server -- COMMAND, or start the server with --record DIR and \
+    give the client the CA in DIR/certificate.pem";
 
 /// What a client on this machine can use: `localhost` where the server listens on it.
 fn url(has_tls: bool, host: Option<&str>, port: u16) -> String {
@@ -238,7 +240,9 @@ fn banner(options: &Options, url: &str, addresses: &[SocketAddr], data: &Data, c
     if addresses.iter().any(|address| !address.ip().is_loopback()) {
         banner.push_str("Warning      other machines can reach this server, and it asks nobody who they are\n");
         if !options.http && options.certificate.is_none() {
-            banner.push_str("             --name NAME makes the certificate good for what they call this machine\n");
+            banner.push_str(
+                "             --name NAME adds to the certificate the name or address by which they reach it\n",
+            );
         }
     }
     if let Some(fault) = options.fault {

@@ -125,6 +125,11 @@ pub const REPORT: &str = "/xyz/api/cleaner/tasks/report";
 pub const STEPS: [(&str, &str, &str, &str); 3] =
     [("tasks", "listed", "GET", TASKS), ("download", "fetched", "GET", DOWNLOAD), ("report", "sent", "POST", REPORT)];
 
+/// As people are told it.
+pub fn with_id(path: &str) -> String {
+    path.to_owned() + if path == DOWNLOAD { "?id=N" } else { "" }
+}
+
 /// An answer to one request.
 pub struct Reply {
     pub status: u16,

@@ -101,7 +101,7 @@ impl Options {
         let no_client = "--fault all needs a client to run, such as --fault all -- python client.py";
         let of_certificate = format!("--fault {fault} makes the certificate, and {NEITHER}");
         let mistakes = [
-            (self.http && has_own, format!("--http serves without --cert and --key\n{BOTH}")),
+            (self.http && has_own, "--http serves without a certificate\nleave it out, or --cert and --key".to_owned()),
             (has_own && self.key.is_none(), format!("--cert is given without --key\n{BOTH}")),
             (has_own && self.certificate.is_none(), format!("--key is given without --cert\n{BOTH}")),
             (makes_none && !self.names.is_empty(), format!("--name is for a certificate made here, and {NEITHER}")),
@@ -175,11 +175,12 @@ fn unknown(name: &str) -> String {
     let distance = |option: &&str| strsim::damerau_levenshtein(option, name.trim_start_matches('-'));
     match options.min_by_key(distance).filter(|option| distance(option) <= option.len().div_ceil(2)) {
         Some(nearest) => format!("there is no option {name}; did you mean --{nearest}? See --help"),
-        None => format!("there is no option {name}; see --help"),
+        None if name.starts_with("--") => format!("there is no option {name}; see --help"),
+        None => format!("there is no option {name}; those that are words begin with two dashes, see --help"),
     }
 }
 
-const BOTH: &str = "give both: --cert is the certificate, --key its private key; with --http neither makes sense";
+const BOTH: &str = "give both: --cert is the certificate, --key its private key";
 const NEITHER: &str = "goes with neither --http nor --cert";
 const APART: &str = "what is recorded would be served: name two";
 const NO_COMMAND: &str = "goes with no command: leave it out, or -- and what is behind it";
@@ -217,7 +218,7 @@ set there.
                          certificate.pem, journal.jsonl, reports/
   --strict               refuse what is only a finding otherwise
   --timeout SECONDS      give up on a client that is silent for so long [30]
-  --max-upload SIZE      refuse a report larger than this, in bytes or as 200M, 4G [1G]
+  --max-upload SIZE      refuse a request body larger than this, in bytes or as 200M, 4G [1G]
   --exit-on-stdin-close  stop when standard input closes, as it does when the starting program ends
   -h, --help             print this text, and end
   -V, --version          print the version, and end

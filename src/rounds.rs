@@ -21,7 +21,7 @@ pub fn run(given: &[OsString], client: &[OsString], record: Option<&Path>) -> Re
     let stopped = words(false, true)?;
     let names: Vec<&str> = ["none"].into_iter().chain(Fault::ALL.map(|(_, name, _)| name)).collect();
     let (count, mut unready, mut rows) = (names.len(), None, format!("\n{:<14}  {:<9}  why", "fault", "verdict"));
-    console.print(&format!("The client runs {count} times, without a fault and with each; that may take a minute.\n"));
+    console.print(&format!("The client runs {count} times, without a fault and with each; that may take minutes.\n"));
     for (number, name) in (1..).zip(names) {
         console.print(&format!("{number} of {count}  {name}: the client runs ..."));
         // Of an option that is there twice, the last holds.

@@ -36,7 +36,7 @@ pub fn words(on_stdin_close: bool, has_client: bool) -> Result<Receiver<Word>, F
     Ok(stopped)
 }
 
-/// Ctrl+C, SIGTERM or SIGHUP. A second Ctrl+C ends the program at once.
+/// Ctrl+C, SIGTERM or SIGHUP. A second Ctrl+C ends the program at once, unless it runs a client.
 #[cfg(unix)]
 fn on_signal(stop: Sender<Word>, has_client: bool) -> io::Result<()> {
     use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ};

@@ -33,7 +33,7 @@ pub type Ids = Option<Vec<String>>;
 
 impl Data {
     /// The folder that was asked for, else `data` beside the executable if it is meant for this program, else the
-    /// built-in copy. All of it is read once, so that a broken file is noticed before a client meets it.
+    /// built-in copy. All JSON in it is read once, so that a broken file is noticed before a client meets it.
     pub fn open(folder: Option<PathBuf>) -> Result<Data, Failure> {
         let is_ours = |beside: &PathBuf| [TASKS, REPORT].iter().any(|name| beside.join(name).exists());
         let folder = folder.or_else(|| beside_executable().filter(is_ours));
@@ -52,7 +52,7 @@ impl Data {
             return Ok(lines);
         };
         if !folder.is_dir() {
-            return Err(format!("{} is not a folder", folder.display()));
+            return Err(format!("{} is not there, or no folder", folder.display()));
         }
         let ids = self.task_ids()?;
         self.report(None)?;
@@ -69,8 +69,13 @@ impl Data {
             }
         }
         lines.extend(several(&common));
+        let lacks_own = |id: &&String| common.is_empty() && own.iter().all(|name| stem(name) != *id);
+        let lacking = ids.iter().flatten().filter(lacks_own);
+        lines.extend(lacking.map(|id| format!("warning: there is no file to download for task {}", shown(id))));
         if ids.is_none() {
-            lines.push(format!("warning: {TASKS} has no list \"tasks\", so the ids that clients send are not checked"));
+            lines.push(format!(
+                "warning: {TASKS} has no list \"tasks\" in which each has an \"id\": ids are not checked"
+            ));
         }
         Ok(lines)
     }
@@ -82,8 +87,12 @@ impl Data {
 
     pub fn task_ids(&self) -> Result<Ids, String> {
         let tasks = self.json(TASKS)?.1;
-        let id = |task: &Value| task["id"].as_str().map_or_else(|| task["id"].to_string(), str::to_owned);
-        Ok(tasks["tasks"].as_array().map(|tasks| tasks.iter().map(id).collect()))
+        let id = |task: &Value| match &task["id"] {
+            Value::String(id) => Some(id.clone()),
+            Value::Number(id) => Some(id.to_string()),
+            _ => None,
+        };
+        Ok(tasks["tasks"].as_array().and_then(|tasks| tasks.iter().map(id).collect()))
     }
 
     /// The body of the answer to a report on task `id`: from the task's own file if there is one.
@@ -282,7 +291,7 @@ const BUILT_IN_TASKS: &[u8] = include_bytes!("../../data/tasks.json");
 const BUILT_IN_REPORT: &[u8] = include_bytes!("../../data/report.json");
 pub const BUILT_IN_DOWNLOAD: &[u8] = include_bytes!("../../data/1797242037.zip");
 /// How serde_json says what is wrong at a place, and how people do.
-const MISTAKES: [(&str, &str); 8] = [
+const MISTAKES: [(&str, &str); 9] = [
     ("expected `,` or `}`", "a comma or the closing } is missing before this place"),
     ("expected `,` or `]`", "a comma or the closing ] is missing before this place"),
     ("expected `:`", "a colon is missing before this place"),
@@ -290,9 +299,10 @@ const MISTAKES: [(&str, &str); 8] = [
     ("key must be a string", "a name in double quotes belongs here"),
     ("trailing comma", "the comma before this place is one too many"),
     ("trailing characters", "the value ends before this place, and something follows"),
+    ("invalid unicode", "a letter here is not in UTF-8; save the file as UTF-8"),
     ("control character", "a text does not end in the line in which it begins; \\n in a text is a new line"),
 ];
-/// While a file is open or downloaded, or from before the last change (`#tasks.json#` begins as well), or by Windows.
+/// How names end of files that editors, browsers and Windows leave behind; those of others begin so, see `file_names`.
 const LEFT_BEHIND: [&str; 8] = ["~", "#", ".swp", ".tmp", ".part", ".crdownload", "thumbs.db", "desktop.ini"];
 
 #[cfg(test)]

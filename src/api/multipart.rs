@@ -39,7 +39,10 @@ impl Layout {
             let (shown, has_delimiter) = (quoted(boundary.as_bytes()), layout.has_delimiter);
             let bare = if has_delimiter { Layout::default() } else { Layout::read(body, boundary, 1)? };
             layout.stopped = Some(if bare.misplaced.is_none() && bare.parts.iter().any(is_named) {
-                format!("the report lacks the two dashes that stand before {shown} in the body only")
+                let right = quoted(format!("--{boundary}").as_bytes());
+                format!(
+                    "the delimiters of the report lack the two dashes before the boundary: {shown} where {right} belongs"
+                )
             } else {
                 let how = if has_delimiter { " as a line of its own" } else { "" };
                 format!("the boundary {shown} of the Content-Type does not occur in the report{how}")

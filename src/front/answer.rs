@@ -15,7 +15,7 @@ pub fn send(stream: &mut impl Write, reply: &mut Reply, ends: &[u64]) -> Sent {
     let mut bytes_out = 0;
     let outcome = try_send(stream, reply, ends, &mut bytes_out);
     let (sent, all) = (grouped(bytes_out), grouped(reply.length_bytes));
-    (bytes_out, outcome.err().map(|what| format!("{what} after {sent} of {all} bytes")))
+    (bytes_out, outcome.err().map(|what| format!("{what} after {sent} of {all} bytes of the answer")))
 }
 
 /// The error says what went wrong.

@@ -63,7 +63,7 @@ fn hang(stream: &mut Stream, reply: &mut Reply) -> Sent {
     if is_there {
         let sentence = format!("the client waited {seconds} s, until the server closed the connection");
         let expected = "a timeout of its own, shorter than --timeout";
-        reply.notes.findings.push(Finding::new(408, sentence, expected, "none, or a longer one"));
+        reply.notes.findings.push(Finding::new(408, sentence, expected, "no timeout, or a longer one"));
     }
     (0, Some(format!("no answer for {seconds} s")))
 }

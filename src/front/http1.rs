@@ -83,7 +83,7 @@ fn parse_request_line(line: &[u8]) -> Result<Request, Refusal> {
         [method, target, version] if is_token(method) && !target.is_empty() && !target.contains(&b'\t') => {
             match version.strip_prefix(b"HTTP/") {
                 Some([b'2'..=b'9', ..] | [b'1', b'0'..=b'9', ..]) => {
-                    (505, "asks for a version of HTTP that is not spoken; HTTP/1.1 is")
+                    (505, "asks for another version than HTTP/1.1, which alone is spoken here")
                 }
                 Some([b'1', b'.', digit @ b'0'..=b'9']) if str::from_utf8(target).is_ok() => {
                     return Ok(Request {
@@ -98,7 +98,7 @@ fn parse_request_line(line: &[u8]) -> Result<Request, Refusal> {
                 Some([b'1', b'.', b'0'..=b'9']) => {
                     (400, "has a target that is neither ASCII nor UTF-8; percent-encode it")
                 }
-                _ => (400, "names an HTTP version that does not exist or is not spoken; HTTP/1.1 is"),
+                _ => (400, "names an HTTP version that does not exist, or is not spoken here"),
             }
         }
         _ => (400, "is not a method, a target and HTTP/1.1, with one space between them"),

@@ -86,9 +86,10 @@ impl Tls {
         let (advice, own) = (&self.trust_advice, self.names.join(", "));
         match name.map(|name| (quoted(name.as_bytes()), self.is_own(name))) {
             Some((name, true)) => format!("{advice} (it asked for {name})"),
-            Some((name, false)) => {
-                format!("{advice} (it asked for {name}; the certificate is for {own}; --name {name} adds that)")
-            }
+            Some((name, false)) => format!(
+                "it asked for {name}, and the certificate is for {own}: correct its URL, or start the server with --name \
+                    {name}; else {advice}"
+            ),
             None if own.is_empty() => advice.clone(),
             None => format!("{advice} (the certificate is for {own}; --name NAME adds another)"),
         }

@@ -2,7 +2,7 @@
 //! it is ready for a strict server. The server's own failures are counted apart.
 
 use super::coverage::Coverage;
-use crate::message::{Blame, DOWNLOAD, Ended, Exchange, Fault, Finding, Request, STEPS};
+use crate::message::{Blame, DOWNLOAD, Ended, Exchange, Fault, Finding, Request, STEPS, with_id};
 use crate::text::{counted, grouped, shown};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -210,7 +210,7 @@ impl Checklist {
         let lacks_step = self.tallies.iter().any(|tally| tally.counts[0] == 0);
         let is_excused = |mistake: &Mistake| {
             // That one was a request, and is lost.
-            !lacks_step && !mistake.what.starts_with("this port speaks HTTPS")
+            !lacks_step && !["this port speaks HTTPS", "takes this server for a proxy"].contains(&mistake.what.as_str())
                 || has_noticed && mistake.what.starts_with("probably ")
         };
         let mistakes = self.mistakes.iter().filter(|mistake| mistake.kind != CONNECTION || !is_excused(mistake));
@@ -223,7 +223,9 @@ impl Checklist {
             _ => mistakes.chain((0..STEPS.len()).filter_map(|index| self.shortfall(index))).collect(),
         };
         let trouble = ended.filter(|_| !has_noticed).and_then(|ended| ended.trouble.clone());
-        own.into_iter().chain(swallowed).chain(trouble).collect()
+        // Where nothing came, its end says why.
+        let (first, last) = if self.has_begun { (None, trouble) } else { (trouble, None) };
+        first.into_iter().chain(own).chain(swallowed).chain(last).collect()
     }
 
     /// What it did wrong, whatever else it did.
@@ -266,8 +268,7 @@ impl Checklist {
                 let which = if ids.is_empty() { String::new() } else { format!(" (id={})", shown(ids)) };
                 format!("a request that met the fault was not tried again{which}")
             }
-            _ if *requests == 0 && path == DOWNLOAD => format!("never {done}; send {method} {path}?id=N"),
-            _ if *requests == 0 => format!("never {done}; send {method} {path}"),
+            _ if *requests == 0 => format!("never {done}; send {method} {}", with_id(path)),
             Some(download) => download.told(),
             _ if self.mistakes.iter().any(|mistake| mistake.kind == name) => return None,
             _ if self.has_met_fault => "no answer was a good one".to_owned(),
@@ -317,7 +318,8 @@ fn beside(exchange: &Exchange) -> (&'static str, String) {
         405 => "wrong method",
         _ => "other request",
     };
-    (kind, format!("{} {}", shown(&request.method), shown(&path)))
+    let sent = request.origin_form().split(['?', '#']).next().unwrap_or_default();
+    (kind, format!("{} {}", shown(&request.method), shown(sent)))
 }
 
 /// Of a connection's failure, without what is to be done about it.
@@ -608,7 +610,7 @@ mod tests {
         let ended = "the client ended with exit code 1";
         assert_eq!(reasons_with(Fault::Slow, 1, all_steps(), vec![]), [ended]);
         assert_eq!(reasons_with(Fault::Cut, 1, vec![], all_steps()), [ended]);
-        assert_eq!(reasons_with(Fault::Expired, 1, vec![], vec![]), [NOTHING_CAME, ended]);
+        assert_eq!(reasons_with(Fault::Expired, 1, vec![], vec![]), [ended, NOTHING_CAME]);
     }
 
     #[test]

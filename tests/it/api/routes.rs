@@ -58,7 +58,7 @@ fn every_other_path_is_404_with_the_three_endpoints() {
     let server = Server::start(&[]);
     let endpoints = serde_json::json!([
         format!("GET {}{TASKS}", server.url()),
-        format!("GET {}{DOWNLOAD}", server.url()),
+        format!("GET {}{DOWNLOAD}?id=N", server.url()),
         format!("POST {}{REPORT}", server.url()),
     ]);
     for (method, target) in [

@@ -144,7 +144,12 @@ fn around_delimiters() -> Vec<Row> {
         },
         Row {
             parts: &[],
-            ..body("no dashes", &GOOD.replace("--frontier", "frontier"), &["lacks the two dashes", "\"frontier\""], 400)
+            ..body(
+                "no dashes",
+                &GOOD.replace("--frontier", "frontier"),
+                &["lack the two dashes", "\"frontier\" where \"--frontier\" belongs"],
+                400,
+            )
         },
     ]
 }
@@ -294,7 +299,7 @@ fn in_the_request() -> Vec<Row> {
         typed(
             "dashes",
             "multipart/form-data; boundary=--frontier",
-            &["two dashes", "\"--frontier\"", "in the body only"],
+            &["lack the two dashes", "\"--frontier\" where \"----frontier\" belongs"],
             400,
         ),
         typed("more dashes", "multipart/form-data; boundary=----frontier", &["does not occur"], 400),

@@ -36,7 +36,7 @@ const MISTAKES: [Mistake; 8] = [
             let trusts_nobody = client_configuration(RootCertStore::empty(), rustls::ALL_VERSIONS);
             Connection::tls(server.address(), "localhost", trusts_nobody.into()).expect_err("nobody is trusted");
         },
-        ["127.0.0.1:", "does not trust the certificate (TLS alert unknown_ca)", "give it the CA in "],
+        ["127.0.0.1:", "does not trust the certificate (TLS alert unknown_ca)", "give the client the CA in "],
     ),
     (
         "a wrong path",
@@ -44,7 +44,7 @@ const MISTAKES: [Mistake; 8] = [
         [
             "404  GET      /tasks  ",
             "there is nothing at \"/tasks\"; did you mean /xyz/api/cleaner/tasks, with the base path",
-            "expected: GET /xyz/api/cleaner/tasks, GET /xyz/api/cleaner/tasks/download, POST /xyz/api/cleaner/tasks/report",
+            "expected: GET /xyz/api/cleaner/tasks, GET /xyz/api/cleaner/tasks/download?id=N, POST /xyz/api/cleaner/tasks/report",
         ],
     ),
     (
