@@ -39,7 +39,8 @@ pub fn prepare(words: &[OsString], url: &str, host: Option<&str>, ca: Option<&Pa
     Ok(command)
 }
 
-/// Runs it until it ends. Once a word to stop has come, which Ctrl+C says to both, it gets `grace` to end.
+/// Runs it until it ends. Once a word to stop has come, which Ctrl+C says to both, it gets `grace` to end, and where it
+/// has not heard that, as much again.
 pub fn run(mut command: Command, stopped: &Receiver<Word>, grace: Duration) -> Ended {
     let spawned = spawn(&mut command);
     let (exit_code, trouble, not_run) = match spawned.and_then(|(child, leash)| wait(child, leash, stopped, grace)) {
@@ -50,7 +51,7 @@ pub fn run(mut command: Command, stopped: &Receiver<Word>, grace: Duration) -> E
             let is_missing = error.kind() == ErrorKind::NotFound && !(path.components().count() > 1 && path.exists());
             let program = quoted(command.get_program().as_encoded_bytes());
             let why = match is_missing {
-                true if program.contains(' ') => APART.to_owned(),
+                true if program.contains(' ') && path.components().count() == 1 => APART.to_owned(),
                 true => NOT_THERE.to_owned(),
                 false => format!("cannot be run: {error}; {RUNNABLE}"),
             };
@@ -84,29 +85,33 @@ impl Drop for Leash {
     }
 }
 
-/// Returns its exit code, if that says something, and what is wrong with its end. A second word to stop ends it at once.
+/// Returns its exit code, if that says something, and what is wrong with its end. A second word to stop ends it at once;
+/// otherwise SIGTERM comes first.
 fn wait(
     mut child: Child,
     mut leash: Leash,
     stopped: &Receiver<Word>,
     grace: Duration,
 ) -> io::Result<(Option<i32>, Option<String>)> {
-    let mut deadline: Option<Instant> = None;
+    let (mut deadline, mut is_last) = (None, false);
     loop {
         if let Some(status) = child.try_wait()? {
             let interrupted = deadline.map(|_| "the client was interrupted".to_owned());
             return Ok((status.code().filter(|_| deadline.is_none()), trouble(status).or(interrupted)));
         }
-        if let Ok(word) = stopped.recv_timeout(LOOK) {
-            if let (Word::Terminated, Some(shell)) = (word, &mut leash.0) {
-                drop(shell.stdin.take());
-            }
-            deadline = Some(Instant::now() + if deadline.is_none() { grace } else { Duration::ZERO });
-        }
-        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+        let word = stopped.recv_timeout(LOOK).ok();
+        let is_over = deadline.is_some_and(|deadline| Instant::now() > deadline);
+        if is_last && is_over || deadline.is_some() && word.is_some() {
             child.kill()?;
             child.wait()?;
             return Ok((None, Some("the client did not end at the word to stop, and was killed".to_owned())));
+        }
+        if is_over || word.is_some() {
+            is_last = is_over;
+            deadline = Some(Instant::now() + grace);
+        }
+        if let (true, Some(shell)) = (is_last || word == Some(Word::Terminated), &mut leash.0) {
+            drop(shell.stdin.take());
         }
     }
 }
@@ -154,6 +159,6 @@ const RUNNABLE: &str = "name a program, or the interpreter of a script, as pytho
 const JAVA_STORE: &str = "\" -Djavax.net.ssl.trustStoreType=jks -Djavax.net.ssl.trustStorePassword=changeit";
 const JAVA_VARIABLE: &str = "JAVA_TOOL_OPTIONS";
 /// How long a client may take to end at the word to stop.
-pub const GRACE: Duration = Duration::from_secs(2);
+pub const GRACE: Duration = Duration::from_secs(1);
 /// How soon it is noticed that it has ended.
 const LOOK: Duration = Duration::from_millis(10);

@@ -290,7 +290,7 @@ const TLS_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 80];
 /// How long answers that are on their way at the end may take.
 const FINISH_LIMIT: Duration = Duration::from_millis(1500);
 /// A program that the client has left behind may keep connections.
-const SEE_OFF_LIMIT: Duration = Duration::from_secs(1);
+const SEE_OFF_LIMIT: Duration = Duration::from_millis(500);
 /// How soon it is noticed that connections have ended.
 const LOOK: Duration = Duration::from_millis(2);
 /// Between attempts to accept while descriptors are used up, and for what is still to be accepted at the end.

@@ -101,7 +101,10 @@ impl Options {
         let no_client = "--fault all needs a client to run, such as --fault all -- python client.py";
         let of_certificate = format!("--fault {fault} makes the certificate, and {NEITHER}");
         let mistakes = [
-            (self.http && has_own, "--http serves without a certificate\nleave it out, or --cert and --key".to_owned()),
+            (
+                self.http && has_own,
+                "--http serves without a certificate\nleave out --http, or --cert and --key".to_owned(),
+            ),
             (has_own && self.key.is_none(), format!("--cert is given without --key\n{BOTH}")),
             (has_own && self.certificate.is_none(), format!("--key is given without --cert\n{BOTH}")),
             (makes_none && !self.names.is_empty(), format!("--name is for a certificate made here, and {NEITHER}")),

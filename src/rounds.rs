@@ -59,6 +59,9 @@ fn serve(arguments: &[OsString], stopped: &Receiver<Word>) -> io::Result<(Ended,
     let mut program = Command::new(env::current_exe()?);
     program.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
     let ended = command::run(program, stopped, GRACE);
+    if ended.not_run.is_some() {
+        return Err(io::Error::other(ended.trouble.unwrap_or_default()));
+    }
     output.rewind()?;
     output.read_to_end(&mut said)?;
     let said = to_text(&said);
@@ -69,5 +72,5 @@ fn serve(arguments: &[OsString], stopped: &Receiver<Word>) -> io::Result<(Ended,
     Ok((ended, verdict.unwrap_or(last).to_owned()))
 }
 
-/// How long a run may take to end at the word to stop: its client may take two seconds of that.
-const GRACE: Duration = Duration::from_secs(8);
+/// How long a run may take to end at the word to stop, and then at SIGTERM: its client may take two seconds of that.
+const GRACE: Duration = Duration::from_secs(3);

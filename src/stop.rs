@@ -42,6 +42,10 @@ fn on_signal(stop: Sender<Word>, has_client: bool) -> io::Result<()> {
     use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     use std::sync::{Arc, atomic::AtomicBool};
 
+    // A file that grows beyond `ulimit -f` is an error like a full disk, and not the end.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    // Where the starting program ignores it, nobody could be waited for.
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
     let watched = if is_hangup_ignored() { vec![SIGINT, SIGTERM] } else { vec![SIGINT, SIGTERM, SIGHUP] };
     let is_stopping = Arc::new(AtomicBool::new(false));
     if !has_client {
@@ -51,10 +55,6 @@ fn on_signal(stop: Sender<Word>, has_client: bool) -> io::Result<()> {
         signal_hook::flag::register(*signal, Arc::clone(&is_stopping))?;
     }
     let mut signals = signal_hook::iterator::Signals::new(&watched)?;
-    // A file that grows beyond `ulimit -f` is an error like a full disk, and not the end.
-    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
-    // Where the starting program ignores it, nobody could be waited for.
-    signal_hook::flag::register(SIGCHLD, Arc::default())?;
     let word = |signal| if signal == SIGINT { Word::CtrlC } else { Word::Terminated };
     let wait = move || signals.forever().map(word).try_for_each(|word| stop.send(word));
     thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)

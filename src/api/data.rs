@@ -52,7 +52,7 @@ impl Data {
             return Ok(lines);
         };
         if !folder.is_dir() {
-            return Err(format!("{} is not there, or no folder", folder.display()));
+            return Err(format!("{} is not there, or is no folder", folder.display()));
         }
         let ids = self.task_ids()?;
         self.report(None)?;
@@ -132,7 +132,7 @@ impl Data {
         let is_answer = |name: &String| {
             let name = name.to_ascii_lowercase();
             [TASKS, REPORT].iter().any(|answer| name.starts_with(answer))
-                || name.starts_with("report-") && name.contains(".json")
+                || name.starts_with("report-") && name.contains(".json") && !name.ends_with(".zip")
         };
         Ok(self
             .file_names()?

@@ -111,7 +111,7 @@ impl Layout {
         let first = self.parts.first().map_or(end, |(head, content)| content.start - head.raw.len() as u64);
         let before = window.from(0, 0)?;
         let before = before[..before.len().min(first as usize)].to_ascii_lowercase();
-        if memmem::find(&before, b"content-disposition:").is_some() {
+        if memmem::find(&before, b"content-disposition: form-data").is_some() {
             let sentence = "a part of the report comes before its first boundary";
             self.misplaced.get_or_insert_with(|| sentence.to_owned());
         }

@@ -134,7 +134,8 @@ impl Parameters {
             let is_spaced = own.is_some_and(|own| rest[..end].ends_with(b" ") || own.starts_with(b" "));
             let is_quoted = own.is_some_and(|own| own.trim_ascii_start().starts_with(b"\""));
             // A quote that is not closed takes the next parameter in.
-            let has_slip = if is_quoted { memmem::find(&value, b"name=\"").is_some() } else { value.contains(&b'"') };
+            let sent = &rest[end..rest.len() - behind.map_or(0, <[u8]>::len)];
+            let has_slip = if is_quoted { memmem::find(sent, b"name=\"").is_some() } else { value.contains(&b'"') };
             let is_well_formed = matches!(behind, Some([] | [b';', ..])) && memchr2(b'\r', b'\n', &value).is_none();
             let has_no_value = own.is_none() && !name.is_empty();
             parameters.is_malformed |= !is_well_formed || is_spaced || has_slip || has_no_value;
@@ -234,6 +235,7 @@ mod tests {
             ("form-data; filename=\"a\\\"b\\\\c\"", "filename", Some("a\"b\\c")),
             ("form-data; filename=\"a \"b\" c\"; name=z", "name", Some("z")),
             ("form-data; filename=\"a, name of b.zip\"", "filename", Some("a, name of b.zip")),
+            ("form-data; filename=\"rename=\\\"x\\\".zip\"", "filename", Some("rename=\"x\".zip")),
             ("form-data; filename=my name.zip; name=z", "filename", Some("my name.zip")),
             ("form-data;; ;name=a;", "name", Some("a")),
             ("multipart/form-data; boundary=\"a b;c\"", "boundary", Some("a b;c")),

@@ -172,7 +172,8 @@ fn boundary(request: &Request) -> (Option<String>, Option<Finding>) {
     let (status, sentence) = match boundary {
         _ if !parameters.kind.starts_with(FORM) => (415, format!("the report is not sent as {FORM}")),
         _ if is_malformed => {
-            let comma = if value.contains(',') { ", by a comma where a semicolon belongs" } else { "" };
+            let comma =
+                if value.contains(',') && !value.contains('"') { ", by a comma where a semicolon belongs" } else { "" };
             let more = if has_more { ": it has two boundaries" } else { comma };
             let shown = quoted(value.as_bytes());
             (400, format!("the Content-Type of the report is malformed{more}: {shown}"))

@@ -83,7 +83,7 @@ fn parse_request_line(line: &[u8]) -> Result<Request, Refusal> {
         [method, target, version] if is_token(method) && !target.is_empty() && !target.contains(&b'\t') => {
             match version.strip_prefix(b"HTTP/") {
                 Some([b'2'..=b'9', ..] | [b'1', b'0'..=b'9', ..]) => {
-                    (505, "asks for another version than HTTP/1.1, which alone is spoken here")
+                    (505, "asks for a later version of HTTP than 1.1, which is not spoken here")
                 }
                 Some([b'1', b'.', digit @ b'0'..=b'9']) if str::from_utf8(target).is_ok() => {
                     return Ok(Request {
@@ -148,11 +148,13 @@ pub fn is_token(bytes: &[u8]) -> bool {
 pub fn findings(request: &Request) -> Vec<Finding> {
     let check = |name: &&'static str| {
         let values: Vec<&[u8]> = request.headers(name).collect();
+        let mut expected = format!("one {name} header");
         let (sentence, received) = match values.as_slice() {
             [] if *name == HOST && request.minor_version > 0 => {
                 ("the request has no Host header, which HTTP/1.1 demands".to_owned(), "no Host".to_owned())
             }
             [host] if *name == HOST && !is_host(&to_text(host)) => {
+                expected = "the name and port of the URL".to_owned();
                 (format!("the Host {} is not a name or address with a port", quoted(host)), quoted(host))
             }
             [] | [_] => return None,
@@ -162,12 +164,7 @@ pub fn findings(request: &Request) -> Vec<Finding> {
                 (sentence, shown(&to_text(&values.join(&b", "[..]))))
             }
         };
-        let expected = if values.len() == 1 {
-            "Host: localhost:5000, or as its URL has it"
-        } else {
-            &format!("one {name} header")
-        };
-        Some(Finding::new(400, sentence, expected, &received))
+        Some(Finding::new(400, sentence, &expected, &received))
     };
     ONCE.iter().filter_map(check).collect()
 }

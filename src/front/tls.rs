@@ -137,7 +137,7 @@ impl Tls {
             }
             AlertReceived(alert) => match DISTRUST.iter().find(|(distrust, ..)| distrust == alert) {
                 Some((_, opening, word)) => format!("{opening} (TLS alert {word}): {}", self.advice(name)),
-                None => format!("gave up in the TLS handshake (TLS alert {}); {UPDATE}", u8::from(*alert)),
+                None => format!("gave up in the TLS handshake (TLS alert {}): {UPDATE}", u8::from(*alert)),
             },
             NoApplicationProtocol => {
                 "offers no protocol that is spoken here (ALPN): let it offer HTTP/1.1, as curl does with --http1.1"
@@ -155,7 +155,7 @@ impl Tls {
                     .to_owned()
             }
             PeerIncompatible(Lacks::NoSignatureSchemesInCommon) => {
-                format!("accepts no signature that the certificate's key can make{kind}; {UPDATE}")
+                format!("accepts no signature that the certificate's key can make{kind}: {UPDATE}")
             }
             error => format!("closed: what it sent does not fit TLS: {error}"),
         }

@@ -173,8 +173,8 @@ impl Checklist {
         let told = |mistake: &Mistake| format!("{}, {}: {}", mistake.kind, times(mistake.times), mistake.what);
         lines.extend(self.beside().map(told));
         if self.server_failures > 0 {
-            let answers = counted(self.server_failures, "answer");
-            lines.push(format!("{answers} failed on the server's side: see above"));
+            let failures = counted(self.server_failures, "failure");
+            lines.push(format!("{failures} on the server's side: see above"));
         }
         if self.unfinished > 0 {
             let requests = counted(self.unfinished as u64, "request");

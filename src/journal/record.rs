@@ -26,7 +26,7 @@ impl Record {
         // A folder that is no record may have files that only look so.
         let is_record = folder.join(LOCK).exists();
         if let Some(name) = OWN.iter().find(|name| !is_record && folder.join(name).exists()) {
-            let what = format!("{} holds a {name} that no run of this program has written", folder.display());
+            let what = format!("{} holds a {name}, but no {LOCK}: it is no record of this program", folder.display());
             return Err(Failure::new(what, "name another folder with --record, or move that file away"));
         }
         let mut options = File::options();
@@ -218,7 +218,7 @@ const TRUSTSTORE: &str = "truststore.jks";
 /// The CA to trust.
 pub const CERTIFICATE: &str = "certificate.pem";
 /// By which a folder is known as a record.
-const LOCK: &str = ".lock";
+const LOCK: &str = ".cleaner-test-server.lock";
 const OWN: [&str; 4] = [READY, CERTIFICATE, TRUSTSTORE, JOURNAL];
 const REPORTS: &str = "reports";
 /// Begins the names of files on their way; no kept file's name begins with a dot.

@@ -277,7 +277,7 @@ fn all_ends_at_once_where_the_client_cannot_be_run() {
     assert_eq!(fs::read_dir(record.path()).expect("a folder").count(), 1);
 }
 
-/// It reaches the run that is going on, and its client.
+/// It reaches the run that is going on, and its client; or where it does not, SIGTERM does soon.
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_all_with_the_table_so_far() {
@@ -285,28 +285,32 @@ fn ctrl_c_ends_all_with_the_table_so_far() {
     if is_under_wine() {
         return;
     }
-    let folder = TempDir::new().expect("a folder");
-    let begun = folder.path().join("begun");
-    let client = "if test -e \"$0\"; then touch \"$0-again\"; exec sleep 100; fi; touch \"$0\"";
-    let mut under = command(&program());
-    under.args(["--port", "0", "--fault", "all", "--", "sh", "-c", client]).arg(&begun);
-    let mut process = Process::spawn(under.process_group(0));
-    let deadline = Instant::now() + LIMIT;
-    while !folder.path().join("begun-again").exists() {
-        assert!(Instant::now() < deadline, "{}", process.stderr.text());
-        thread::yield_now();
+    for whom in ["-", ""] {
+        let folder = TempDir::new().expect("a folder");
+        let client = "if test -e \"$0\"; then touch \"$0-again\"; exec sleep 100; fi; touch \"$0\"";
+        let mut under = command(&program());
+        under.args(["--port", "0", "--fault", "all", "--record", text(&folder.path().join("record"))]);
+        under.args(["--", "sh", "-c", client]).arg(folder.path().join("begun"));
+        let mut process = Process::spawn(under.process_group(0));
+        let deadline = Instant::now() + LIMIT;
+        while !folder.path().join("begun-again").exists() {
+            assert!(Instant::now() < deadline, "{}", process.stderr.text());
+            thread::yield_now();
+        }
+        let whom = format!("{whom}{}", process.child.id());
+        let sent = Command::new("kill").args(["-s", "INT", "--", &whom]).status().expect("kill can be started");
+        assert!(sent.success());
+
+        let finished = process.finish();
+
+        assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+        let told = "\n\nfault           verdict    why\nnone            NOT READY  no request came";
+        assert!(finished.stderr.contains(told), "{}", finished.stderr);
+        let end = "\nunavailable     broken off, by Ctrl+C or another signal\n\nNOT READY\n";
+        assert!(finished.stderr.ends_with(end), "{}", finished.stderr);
+        let events = journal_in(&folder.path().join("record/unavailable"));
+        assert_eq!(events.last().expect("an event")["event"], "stop", "{events:?}");
     }
-    let group = format!("-{}", process.child.id());
-    let sent = Command::new("kill").args(["-s", "INT", "--", &group]).status().expect("kill can be started");
-    assert!(sent.success());
-
-    let finished = process.finish();
-
-    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
-    let told = "\n\nfault           verdict    why\nnone            NOT READY  no request came";
-    assert!(finished.stderr.contains(told), "{}", finished.stderr);
-    let end = "\nunavailable     broken off, by Ctrl+C or another signal\n\nNOT READY\n";
-    assert!(finished.stderr.ends_with(end), "{}", finished.stderr);
 }
 
 #[test]

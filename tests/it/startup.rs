@@ -63,7 +63,7 @@ fn a_stale_ready_json_is_gone_before_the_port_is_tried() {
     let record = TempDir::new().expect("a folder");
     let ready = record.path().join("ready.json");
     fs::write(&ready, "{\"pid\": 1}").expect("the stale file");
-    fs::write(record.path().join(".lock"), "").expect("what a run leaves too");
+    fs::write(record.path().join(".cleaner-test-server.lock"), "").expect("what a run leaves too");
     let (_listener, port) = taken(Ipv4Addr::LOCALHOST.into());
 
     let refused = run(&["--record", text(record.path()), "--port", &port]);
@@ -82,7 +82,7 @@ fn files_that_no_run_has_written_stop_the_start_and_stay() {
         let refused = run(&["--record", text(record.path()), "--port", "0", "--http"]);
 
         let (what, remedy) = failure(&refused);
-        assert!(what.contains(&format!("holds a {name} that no run of this program has written")), "{what}");
+        assert!(what.contains(&format!("holds a {name}, but no .cleaner-test-server.lock: it is no record")), "{what}");
         assert!(remedy.contains("--record"), "{remedy}");
         assert_eq!(fs::read_to_string(record.path().join(name)).expect("the file"), "my own");
         assert_eq!(fs::read_dir(record.path()).expect("a folder").count(), 1, "{name}");

@@ -98,7 +98,7 @@ fn it_says_that_standard_input_ended_it() {
 /// All but the end of a report, so large that it takes a debug build some seconds, which the loop has begun to read.
 fn send_large_report(server: &Server) -> Connection {
     let head = "--frontier\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a.zip\"\r\n\r\n";
-    let length = 100_000_000;
+    let length = 200_000_000;
     let mut connection = server.connect();
     connection.send(format!(
         "POST {REPORT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=frontier\r\n\

@@ -310,7 +310,7 @@ fn mistakes() -> Vec<Mistake> {
             "a strange Host",
             "Host: local host\r\n",
             "the Host \"local host\" is not a name or address with a port",
-            "Host: localhost:5000, or as its URL has it",
+            "the name and port of the URL",
             "\"local host\"",
         ),
         head(

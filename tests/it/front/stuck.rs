@@ -146,7 +146,7 @@ fn up_to_256_clients_keep_their_places() {
 fn the_513th_connection_is_503_and_the_next_is_served_when_others_end() {
     let _turn = take_turn();
     for arguments in WITH_AND_WITHOUT_TLS {
-        let server = Server::start(&[arguments, &["--timeout", "300"]].concat());
+        let (server, alone) = (Server::start(&[arguments, &["--timeout", "300"]].concat()), Server::start(arguments));
         let mut uploads: Vec<Connection> = Vec::new();
         let mut get_on = |more| {
             uploads.extend((0..more).map(|_| half_a_body(&server, 0)));
@@ -167,7 +167,6 @@ fn the_513th_connection_is_503_and_the_next_is_served_when_others_end() {
         assert!(sentence.contains("512"), "{sentence}");
         server.wait_for_line(|line| line.ends_with(&sentence));
         // Now that nobody gives way, the next one is not made to wait for that.
-        let alone = Server::start(arguments);
         let [usual, at_once] = medians([(&alone, 200), (&server, 503)], |(server, status)| {
             get_on(0);
             assert_eq!(server.get(TASKS).status, *status);

@@ -193,7 +193,7 @@ fn what_failed_on_the_servers_side_is_counted_apart() {
     let finished = server.stop();
 
     assert!(finished.stdout.contains("\n  tasks     2 times\n"), "{}", finished.stdout);
-    let told = "\n  2 answers failed on the server's side: see above\n";
+    let told = "\n  2 failures on the server's side: see above\n";
     assert!(finished.stdout.contains(told), "{}", finished.stdout);
     let stopped = stopped(&server);
     assert_eq!(steps(&stopped)[0], [2, 0, 0, 0, 0]);

@@ -304,7 +304,7 @@ fn half_a_line_of_a_run_before_goes() {
     let record = tempfile::TempDir::new().expect("a folder");
     let journal = record.path().join("journal.jsonl");
     let long = "x".repeat(100_000);
-    fs::write(record.path().join(".lock"), "").expect("what a run leaves too");
+    fs::write(record.path().join(".cleaner-test-server.lock"), "").expect("what a run leaves too");
     for torn in ["", "{\"event\": \"st", &long] {
         fs::write(&journal, format!("{{\"event\": \"stop\"}}\n{torn}")).expect("a journal");
         let arguments = ["--port", "0", "--exit-on-stdin-close", "--record", text(record.path())];
@@ -349,7 +349,7 @@ fn the_certificate_of_a_run_before_does_not_stay() {
     let record = tempfile::TempDir::new().expect("a folder");
     let files = ["certificate.pem", "truststore.jks"].map(|name| record.path().join(name));
     files.iter().for_each(|file| fs::write(file, "of a run before").expect("a file"));
-    fs::write(record.path().join(".lock"), "").expect("what a run leaves too");
+    fs::write(record.path().join(".cleaner-test-server.lock"), "").expect("what a run leaves too");
     let arguments = ["--http", "--port", "0", "--record", text(record.path())];
     let process = Process::spawn(command(&program()).args(arguments));
     let ready = process.wait_until_ready(&record.path().join("ready.json"));
