@@ -6,11 +6,12 @@
 use crate::message::{Reply, Request};
 use ring::rand::{SystemRandom, generate};
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::panic::{self, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,19 +33,21 @@ pub struct Asked {
 }
 
 impl Bridge {
-    /// Starts tiny_http, connects to it, and closes its listener.
+    /// Starts tiny_http and connects to it. It panics where threads or descriptors run out, mostly in a thread of its own;
+    /// that is an error here, and nobody is to read it on standard error.
     pub fn open() -> io::Result<&'static Bridge> {
+        let has_panicked = Arc::new(AtomicBool::new(false));
+        let (told, hook) = (Arc::clone(&has_panicked), panic::take_hook());
+        panic::set_hook(Box::new(move |_| told.store(true, Ordering::Relaxed)));
+        let opened = catch_unwind(|| Bridge::connect(&has_panicked));
+        panic::set_hook(hook);
+        opened.unwrap_or_else(|_| Err(io::Error::other(RAN_OUT)))
+    }
+
+    /// To a tiny_http whose listener is closed then.
+    fn connect(has_panicked: &AtomicBool) -> io::Result<&'static Bridge> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let (door, address) = (listener.try_clone()?, listener.local_addr()?);
-        // tiny_http panics where descriptors or threads run out.
-        let spare: io::Result<Vec<_>> = (0..SPARE_DESCRIPTORS).map(|_| door.try_clone()).collect();
-        drop(spare?);
-        let gate = Mutex::new(());
-        thread::scope(|scope| {
-            let _closed = lock(&gate);
-            let wait = || thread::Builder::new().spawn_scoped(scope, || drop(lock(&gate)));
-            (0..SPARE_THREADS).map(|_| wait()).collect::<io::Result<Vec<_>>>().map(drop)
-        })?;
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let (outgoing, next_number) = (Mutex::new(stream.try_clone()?), AtomicU64::new(unguessable()?));
@@ -54,7 +57,11 @@ impl Bridge {
         // What no stranger can know: once it has come, tiny_http has accepted this very connection.
         let secret = format!("/{}", unguessable()?);
         write!(stream, "GET {secret} HTTP/1.1\r\n\r\n")?;
-        while bridge.server.recv_timeout(CLOSING_LIMIT)?.ok_or(ErrorKind::TimedOut)?.url() != secret {}
+        while bridge.server.recv_timeout(LOOK)?.is_none_or(|line| line.url() != secret) {
+            if has_panicked.load(Ordering::Relaxed) {
+                return Err(io::Error::other(RAN_OUT));
+            }
+        }
         // tiny_http's accepting thread ends at its first error. That is forced here: one more connection wakes it, and
         // the next call of accept finds the listener non-blocking and nobody waiting. On Windows that rests on a word of
         // Microsoft's, that duplicates of a socket have all its state in common; hence the limit.
@@ -143,5 +150,6 @@ const NUMBER: &str = "Number";
 const AWAKE: Duration = Duration::from_micros(100);
 /// Closing takes a fraction of a millisecond.
 const CLOSING_LIMIT: Duration = Duration::from_secs(1);
-const SPARE_DESCRIPTORS: usize = 16;
-const SPARE_THREADS: usize = 8;
+/// How soon it is noticed that tiny_http has panicked.
+const LOOK: Duration = Duration::from_millis(10);
+const RAN_OUT: &str = "no more threads or descriptors";
