@@ -332,5 +332,7 @@ mod tests {
             assert_eq!(parse(json.as_bytes()).expect_err("no JSON"), what, "{json:?}");
         }
         assert!(parse(b"[\"\\\\\"]").is_ok());
+        let latin_1 = parse(b"[\"\xfc\"]").expect_err("no UTF-8");
+        assert!(latin_1.ends_with(": a letter here is not in UTF-8; save the file as UTF-8"), "{latin_1}");
     }
 }

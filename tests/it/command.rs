@@ -178,7 +178,14 @@ fn a_command_that_is_not_there_is_exit_127_and_one_that_cannot_be_run_126() {
     let file = folder.path().join("file.exe");
     fs::write(&file, "neither a script nor a program").expect("a file");
     let missing = folder.path().join("missing");
-    for (code, path, why) in [(127, &missing, "is not there: "), (126, &file, "cannot be run: ")] {
+    let in_one = "no-such-program client.py".into();
+    // Wine's launcher makes a path of this one.
+    let apart = if is_under_wine() { "is not there: " } else { "is not there: a command and its arguments are words" };
+    for (code, path, why) in [
+        (127, &missing, "is not there: name one that is on the PATH"),
+        (127, &in_one, apart),
+        (126, &file, "cannot be run: "),
+    ] {
         let (finished, verdict) = judge(&[], &[text(path), "argument"]);
 
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(code), ""), "{}", finished.stderr);

@@ -72,6 +72,21 @@ fn a_stale_ready_json_is_gone_before_the_port_is_tried() {
     assert!(!ready.exists());
 }
 
+#[test]
+fn data_that_lack_something_are_warned_about() {
+    let data = data_folder();
+    fs::rename(data.path().join("1797242037.zip"), data.path().join("1.zip")).expect("another name");
+    for (tasks, warning) in [
+        ("{\"tasks\": [{\"id\": 1}, {\"id\": 2}]}", "warning: there is no file to download for task 2"),
+        ("{\"tasks\": [{\"id\": 1}, {\"name\": \"a\"}]}", "in which each has an \"id\": ids are not checked"),
+    ] {
+        fs::write(data.path().join("tasks.json"), tasks).expect("tasks");
+        // Without ids no file is for one task alone.
+        let server = Server::start(&["--data", text(data.path())]);
+        server.wait_for_line(|line| line.contains(warning));
+    }
+}
+
 /// `--record .` where the user's own files are.
 #[test]
 fn files_that_no_run_has_written_stop_the_start_and_stay() {

@@ -43,6 +43,19 @@ fn plain_http_on_the_https_port_is_told_the_right_url() {
     }
 }
 
+/// As `https_proxy=http://localhost:5000` has it done.
+#[test]
+fn who_takes_the_server_for_a_proxy_is_told_so() {
+    let server = Server::start(&[]);
+    let mut connection = Connection::plain(server.address());
+    connection.send("CONNECT production.example:443 HTTP/1.1\r\nHost: production.example:443\r\n\r\n");
+
+    let sentence = connection.read_response(false).assert_error(400);
+
+    assert_eq!(sentence, "takes this server for a proxy: unset https_proxy, or set no_proxy=localhost");
+    assert_eq!(server.wait_for_event(1)["error"], sentence);
+}
+
 #[test]
 fn tls_on_the_http_port_gets_an_alert_and_the_console_names_http() {
     let server = Server::start(&["--http"]);
