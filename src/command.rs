@@ -158,7 +158,7 @@ const APART: &str = "is not there: a command and its arguments are words of thei
 const RUNNABLE: &str = "name a program, or the interpreter of a script, as python client.py";
 const JAVA_STORE: &str = "\" -Djavax.net.ssl.trustStoreType=jks -Djavax.net.ssl.trustStorePassword=changeit";
 const JAVA_VARIABLE: &str = "JAVA_TOOL_OPTIONS";
-/// How long a client may take to end at the word to stop.
+/// How long a client may take to end at the word to stop, and then at SIGTERM.
 pub const GRACE: Duration = Duration::from_secs(1);
 /// How soon it is noticed that it has ended.
 const LOOK: Duration = Duration::from_millis(10);

@@ -44,14 +44,11 @@ impl Request {
 
     /// The target without the scheme and host that clients of a proxy put before it (RFC 9112, 3.2.2).
     pub fn origin_form(&self) -> &str {
-        match self
-            .target
-            .split_once("://")
-            .filter(|(scheme, _)| !scheme.is_empty() && !scheme.contains(['/', '?', '#']))
-        {
-            Some((_, rest)) => rest.find(['/', '?', '#']).map_or("/", |end| &rest[end..]),
-            None => &self.target,
+        let (scheme, rest) = self.target.split_once("://").unwrap_or_default();
+        if scheme.is_empty() || scheme.contains(['/', '?', '#']) {
+            return &self.target;
         }
+        rest.find(['/', '?', '#']).map_or("/", |end| &rest[end..])
     }
 
     /// The path as Flask sees it: percent codes are decoded, and several slashes at the beginning count as one.
@@ -68,6 +65,12 @@ impl Request {
         let decoded = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         pairs.filter(|(name, _)| decoded(name) == "id").map(|(_, value)| decoded(value)).collect()
+    }
+
+    /// Those, and every one that a text field of a report gives.
+    pub fn all_ids(&self, parts: &[Part]) -> Vec<String> {
+        let texts = parts.iter().filter(|part| part.field == "id").filter_map(|part| part.value.clone());
+        self.ids().into_iter().chain(texts.map(|(id, _)| id)).collect()
     }
 
     /// The place in STEPS. `None`: it is none of the three things that a client is to do.

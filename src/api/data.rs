@@ -117,8 +117,7 @@ impl Data {
         let warning = several(&common).filter(|_| common.contains(name));
         let path = folder.join(name);
         let open = || -> io::Result<Download> {
-            let file = open_file(&path)?;
-            let metadata = file.metadata()?;
+            let (file, metadata) = open_file(&path)?;
             let (length_bytes, modified) = (metadata.len(), metadata.modified()?);
             Ok(Download { name: name.clone(), file: Some(file), length_bytes, modified, warning })
         };
@@ -149,7 +148,7 @@ impl Data {
         };
         let path = folder.join(name);
         let mut bytes = Vec::new();
-        let read = open_file(&path).and_then(|mut file| file.read_to_end(&mut bytes));
+        let read = open_file(&path).and_then(|(mut file, _)| file.read_to_end(&mut bytes));
         read.map_err(|error| unreadable(&path, &error))?;
         let value = parse(&bytes).map_err(|what| format!("{} is not JSON: {what}", path.display()))?;
         Ok((bytes, value))
@@ -240,18 +239,18 @@ fn unclosed(bytes: &[u8]) -> String {
 
 /// Opening anything else, such as a named pipe, could take for ever, and all clients would wait; also where it takes a
 /// file's place in this very moment.
-fn open_file(path: &Path) -> io::Result<File> {
-    let is_file = |metadata: Metadata| match () {
-        () if metadata.is_file() => Ok(()),
-        () if metadata.is_dir() => Err(io::Error::other("it is a folder, and no file")),
-        () => Err(io::Error::other("it is a named pipe, a socket or a device, and no file")),
+fn open_file(path: &Path) -> io::Result<(File, Metadata)> {
+    let of_a_file = |metadata: Metadata| {
+        let what = if metadata.is_dir() { "a folder" } else { "a named pipe, a socket or a device" };
+        if metadata.is_file() { Ok(metadata) } else { Err(io::Error::other(format!("it is {what}, and no file"))) }
     };
-    is_file(fs::metadata(path)?)?;
+    of_a_file(fs::metadata(path)?)?;
     let mut options = File::options();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
     let file = options.read(true).open(path)?;
-    is_file(file.metadata()?).map(|()| file)
+    let metadata = of_a_file(file.metadata()?)?;
+    Ok((file, metadata))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> String {

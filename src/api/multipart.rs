@@ -68,10 +68,8 @@ impl Layout {
             let is_first = before.len() as u64 == found && before.iter().all(|byte| b" \t\xef\xbb\xbf".contains(byte));
             let begins_head = offset > 0 && (is_first || begins(lines.trim_ascii_start(), "Content-"));
             if !is_line && (layout.begun_parts > 0 || begins_head) {
-                let line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-                let around =
-                    [line, delimiter.needle(), &behind[..offset.clamp(2, SHOWN_BYTES).min(behind.len())]].concat();
-                layout.note_misplaced(&quoted(&around));
+                let shown = offset.clamp(2, SHOWN_BYTES).min(behind.len());
+                layout.note_misplaced(before, delimiter.needle(), &behind[..shown]);
             }
             if !is_line && (layout.begun_parts > 0 || !begins_head) {
                 continue;
@@ -130,10 +128,16 @@ impl Layout {
         }
     }
 
-    fn note_misplaced(&mut self, around: &str) {
-        self.misplaced.get_or_insert_with(|| match self.begun_parts {
-            0 => format!("the first delimiter of the report is not a line of its own: {around}"),
-            part => format!("CR LF is missing before a delimiter in part {part} of the report, or behind it: {around}"),
+    fn note_misplaced(&mut self, before: &[u8], delimiter: &[u8], behind: &[u8]) {
+        self.misplaced.get_or_insert_with(|| {
+            let line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+            let shown = quoted(&[line, delimiter, behind].concat());
+            match self.begun_parts {
+                0 => format!("the first delimiter of the report is not a line of its own: {shown}"),
+                part => {
+                    format!("CR LF is missing before a delimiter in part {part} of the report, or behind it: {shown}")
+                }
+            }
         });
     }
 

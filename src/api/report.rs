@@ -13,7 +13,7 @@ use std::fs;
 use std::io::{self, BufRead, Write};
 
 pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Reports>) -> Result<Reply, String> {
-    let mut report = Report { reports, ids: request.ids(), ..Report::default() };
+    let mut report = Report { reports, ..Report::default() };
     let (boundary, finding) = boundary(request);
     if let Some(boundary) = boundary {
         report.read(request, &boundary).map_err(|error| format!("cannot read the report: {error}"))?;
@@ -23,7 +23,7 @@ pub fn upload_report(request: &mut Request, data: &Data, reports: Option<&Report
         report.notes.findings = vec![cause];
     }
     // What was learnt of the report is told even where no answer can be given.
-    let answer = report.answer(data);
+    let answer = report.answer(request, data);
     let mut reply = match (report.notes.error, answer) {
         (Some(sentence), _) => Reply::error(507, sentence),
         (None, Err(sentence)) => super::broken_data(sentence),
@@ -40,17 +40,16 @@ struct Report<'a> {
     reports: Option<&'a Reports>,
     /// The error is why it does not.
     notes: Notes,
-    /// Those of the query, and the values of text fields `id`.
-    ids: Vec<String>,
 }
 
 impl Report<'_> {
     /// The answer of the data folder, after a look at the id if there is one.
-    fn answer(&mut self, data: &Data) -> Result<Vec<u8>, String> {
-        if !self.ids.is_empty() {
-            self.notes.findings.extend(check_id(&self.ids, &data.task_ids()?));
+    fn answer(&mut self, request: &Request, data: &Data) -> Result<Vec<u8>, String> {
+        let ids = request.all_ids(&self.notes.parts);
+        if !ids.is_empty() {
+            self.notes.findings.extend(check_id(&ids, &data.task_ids()?));
         }
-        data.report(self.ids.first().map(String::as_str))
+        data.report(ids.first().map(String::as_str))
     }
 
     fn read(&mut self, request: &mut Request, boundary: &str) -> io::Result<()> {
@@ -97,13 +96,9 @@ impl Report<'_> {
             beginning.truncate(cut.valid_up_to());
         }
         let value = file_name.is_none().then(|| head.decode(&beginning));
-        let field = head.name("name").unwrap_or_default();
-        if field == "id" {
-            self.ids.extend(value.clone());
-        }
         self.notes.findings.extend(head.flaws(self.notes.parts.len() + 1));
         Ok(Part {
-            field: limited(field),
+            field: limited(head.name("name").unwrap_or_default()),
             file_name,
             content_type: head.content_type().map(limited),
             size_bytes,
@@ -166,28 +161,27 @@ fn boundary(request: &Request) -> (Option<String>, Option<Finding>) {
     let mut boundaries = parameters.values("boundary").rev().map(String::from_utf8_lossy);
     let (boundary, has_more) = (boundaries.next().unwrap_or_default(), boundaries.next().is_some());
     // Only in quotes a comma may be a part of it.
-    let ends_at_comma = boundary.contains(',') && !value.contains('"');
-    let boundary = if ends_at_comma { boundary.split(',').next().unwrap_or_default() } else { &*boundary };
-    let is_malformed = parameters.is_malformed || parameters.kind != FORM || ends_at_comma || has_more;
-    let (status, sentence) = match boundary {
+    let has_comma = value.contains(',') && !value.contains('"');
+    let own = if has_comma { boundary.split(',').next().unwrap_or_default() } else { &*boundary };
+    let is_malformed = parameters.is_malformed || parameters.kind != FORM || own != boundary || has_more;
+    let readable = Some(own.to_owned()).filter(|own| !own.is_empty() && request.body_bytes > 0);
+    let (status, sentence) = match readable {
         _ if !parameters.kind.starts_with(FORM) => (415, format!("the report is not sent as {FORM}")),
         _ if is_malformed => {
-            let comma =
-                if value.contains(',') && !value.contains('"') { ", by a comma where a semicolon belongs" } else { "" };
+            let comma = if has_comma { ", by a comma where a semicolon belongs" } else { "" };
             let more = if has_more { ": it has two boundaries" } else { comma };
             let shown = quoted(value.as_bytes());
             (400, format!("the Content-Type of the report is malformed{more}: {shown}"))
         }
-        "" => (400, "the Content-Type of the report has no boundary".to_owned()),
-        _ if request.body_bytes == 0 => (400, EMPTY.to_owned()),
-        boundary => return (Some(boundary.to_owned()), None),
+        _ if own.is_empty() => (400, "the Content-Type of the report has no boundary".to_owned()),
+        None => (400, EMPTY.to_owned()),
+        readable => return (readable, None),
     };
     let example = example(request);
     let expected = format!("the file as a form field, with the Content-Type left to the HTTP library: {example}");
     let shown = |value: &String| shown(&format!("Content-Type: {value}"));
     let content_type = content_type.as_ref().map_or("no Content-Type".to_owned(), shown);
     let received = format!("{content_type}, {}", in_bytes(request.body_bytes));
-    let readable = Some(boundary.to_owned()).filter(|boundary| !boundary.is_empty() && request.body_bytes > 0);
     (readable, Some(Finding::new(status, sentence, &expected, &received)))
 }
 

@@ -99,9 +99,7 @@ impl Checklist {
         if let Some(request) = request.as_ref().filter(|_| self.fault.is_some()) {
             // That a condition does not hold is a good outcome, however much of the answer came.
             let has_passed = is_good || !is_on_purpose || matches!(status, 412 | 416);
-            let texts = notes.parts.iter().filter(|part| part.field == "id").filter_map(|part| part.value.clone());
-            let ids: Vec<String> = request.ids().into_iter().chain(texts.map(|(id, _)| id)).collect();
-            let lasts = tally.lasts.entry(ids.join(", ")).or_default();
+            let lasts = tally.lasts.entry(request.all_ids(&notes.parts).join(", ")).or_default();
             lasts[usize::from(has_passed)] = exchange.number.max(lasts[usize::from(has_passed)]);
         }
         for complaint in complaints {

@@ -78,7 +78,8 @@ impl Record {
             file.write_all(content.as_bytes())?;
             file.persist(&path).map_err(|error| error.error)
         };
-        write().map(|_| path.clone()).map_err(unusable(&self.folder))
+        write().map_err(unusable(&self.folder))?;
+        Ok(path)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::support::{Server, run};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -75,25 +75,26 @@ fn readme_is_short_and_its_paths_exist() {
 /// So that each can be read at once.
 #[test]
 fn no_file_is_longer_than_360_lines_and_no_function_than_50() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for folder in ["", "front", "api", "journal"] {
-        for path in fs::read_dir(source.join(folder)).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-            if path.extension().is_none_or(|end| end != "rs") {
-                continue;
-            }
-            let text = fs::read_to_string(&path).expect("text");
-            let lines: Vec<&str> = text.lines().take_while(|line| *line != "#[cfg(test)]").collect();
-            assert!(lines.len() <= 360, "{} has {} lines", path.display(), lines.len());
-            for (at, line) in lines.iter().enumerate() {
-                let indent = line.len() - line.trim_start().len();
-                let is_end = |end: &&str| end.starts_with(&format!("{:indent$}}}", ""));
-                if line.trim_start().trim_start_matches("pub ").starts_with("fn ") {
-                    let length = lines[at..].iter().position(is_end).expect("an end") + 1;
-                    assert!(length <= 50, "{}: {length} lines: {line}", path.display());
-                }
+    for path in source_files() {
+        let text = fs::read_to_string(&path).expect("text");
+        let lines: Vec<&str> = text.lines().take_while(|line| *line != "#[cfg(test)]").collect();
+        assert!(lines.len() <= 360, "{} has {} lines", path.display(), lines.len());
+        for (at, line) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let is_end = |end: &&str| end.starts_with(&format!("{:indent$}}}", ""));
+            if line.trim_start().trim_start_matches("pub ").starts_with("fn ") {
+                let length = lines[at..].iter().position(is_end).expect("an end") + 1;
+                assert!(length <= 50, "{}: {length} lines: {line}", path.display());
             }
         }
     }
+}
+
+fn source_files() -> Vec<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let entries = ["", "front", "api", "journal"].map(|folder| fs::read_dir(source.join(folder)).expect("a folder"));
+    let paths = entries.into_iter().flatten().map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.extension().is_some_and(|end| end == "rs")).collect()
 }
 
 #[test]
@@ -166,15 +167,9 @@ fn imports_run_one_way() {
         known.push(file);
     }
     known.extend(["main", "options"]);
-    let mut files = Vec::new();
-    for folder in ["", "front", "api", "journal"] {
-        for entry in fs::read_dir(source.join(folder)).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-            let name = entry.strip_prefix(&source).expect("within src").with_extension("");
-            files.extend(
-                entry.extension().is_some_and(|end| end == "rs").then(|| name.to_string_lossy().replace('\\', "/")),
-            );
-        }
-    }
+    let name = |path: PathBuf| path.strip_prefix(&source).expect("within src").with_extension("");
+    let names = source_files().into_iter().map(|path| name(path).to_string_lossy().replace('\\', "/"));
+    let mut files: Vec<String> = names.collect();
     files.sort();
     known.sort_unstable();
     assert_eq!(files, known, "the files of src, and the list");
