@@ -55,6 +55,8 @@ pub fn next_client(server: &Server) -> Vec<String> {
     static CLIENTS: AtomicUsize = AtomicUsize::new(1);
     let target = format!("{TASKS}?client={}", CLIENTS.fetch_add(1, Ordering::Relaxed));
     assert_eq!(server.get(&target).status, 200, "the next client");
+    // The journal comes behind the console.
+    server.wait_for_event_where(|event| event["target"] == target);
     server.take_lines_through(|line| columns(line).get(1..4) == Some(&["200", "GET", &target]))
 }
 
