@@ -146,19 +146,31 @@ fn up_to_256_clients_keep_their_places() {
 fn the_513th_connection_is_503_and_the_next_is_served_when_others_end() {
     let _turn = take_turn();
     for arguments in WITH_AND_WITHOUT_TLS {
-        let (server, alone) = (Server::start(&[arguments, &["--timeout", "300"]].concat()), Server::start(arguments));
-        let mut uploads: Vec<Connection> = Vec::new();
-        let mut get_on = |more| {
-            uploads.extend((0..more).map(|_| half_a_body(&server, 0)));
-            uploads.iter_mut().for_each(|upload| upload.send([b'x'; 4000]));
+        let hang = ["--fault", "hang", "--timeout", "300"];
+        let (server, alone) = (Server::start(&[arguments, &hang].concat()), Server::start(arguments));
+        // It is only to get on.
+        let mut upload = server.connect();
+        upload.send(format!("POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY_BYTES}\r\n\r\n"));
+        let mut sent_bytes = 0;
+        let mut get_on = || {
+            upload.send([b'x'; 2000]);
+            sent_bytes += 2000;
         };
-        // In steps so short that nobody gives way, also where opening connections takes long.
-        (0..64).for_each(|_| get_on(8));
+        // Every other request hangs, so that each of these comes to one that does, and never gives way.
+        let requests = format!("GET {TASKS} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(20);
+        let mut hung: Vec<Connection> = Vec::new();
+        for _ in 1..512 {
+            hung.push(server.connect());
+            hung.last_mut().expect("a connection").send(&requests);
+            get_on();
+        }
+        // No fault is for this one.
+        let ask = |server: &Server| server.request("OPTIONS", TASKS, &[]);
         let refused = thread::scope(|scope| {
-            let client = scope.spawn(|| server.get(TASKS));
+            let client = scope.spawn(|| ask(&server));
             while !client.is_finished() {
-                get_on(0);
-                thread::sleep(Duration::from_millis(200));
+                get_on();
+                thread::sleep(Duration::from_millis(100));
             }
             client.join().expect("an answer")
         });
@@ -168,19 +180,21 @@ fn the_513th_connection_is_503_and_the_next_is_served_when_others_end() {
         server.wait_for_line(|line| line.ends_with(&sentence));
         // Now that nobody gives way, the next one is not made to wait for that.
         let [usual, at_once] = medians([(&alone, 200), (&server, 503)], |(server, status)| {
-            get_on(0);
-            assert_eq!(server.get(TASKS).status, *status);
+            get_on();
+            assert_eq!(ask(server).status, *status);
         });
         assert!(at_once < 20 * usual, "{at_once:?} instead of {usual:?}");
+        upload.send(vec![b'x'; BODY_BYTES - sent_bytes]);
+        assert_eq!(upload.read_response(false).status, 404);
 
-        drop(uploads);
+        drop((upload, hung));
 
         // The server needs a moment to see that they have gone.
         let deadline = Instant::now() + LIMIT;
-        while server.get(TASKS).status == 503 {
+        while ask(&server).status == 503 {
             assert!(Instant::now() < deadline, "the ended connections still count");
         }
-        assert_eq!(server.get(TASKS).status, 200);
+        assert_eq!(ask(&server).status, 200);
     }
 }
 
