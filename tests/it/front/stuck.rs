@@ -148,7 +148,7 @@ fn the_513th_connection_is_503_and_the_next_is_served_when_others_end() {
     for arguments in WITH_AND_WITHOUT_TLS {
         let hang = ["--fault", "hang", "--timeout", "300"];
         let (server, alone) = (Server::start(&[arguments, &hang].concat()), Server::start(arguments));
-        // It is only to get on.
+        // Keeps its place, since it gets on. No fault is for its path, nor for the method of `ask`.
         let mut upload = server.connect();
         upload.send(format!("POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY_BYTES}\r\n\r\n"));
         let mut sent_bytes = 0;
@@ -158,13 +158,13 @@ fn the_513th_connection_is_503_and_the_next_is_served_when_others_end() {
         };
         // Every other request hangs, so that each of these comes to one that does, and never gives way.
         let requests = format!("GET {TASKS} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(20);
-        let mut hung: Vec<Connection> = Vec::new();
-        for _ in 1..512 {
-            hung.push(server.connect());
-            hung.last_mut().expect("a connection").send(&requests);
+        let hang_one = |_| {
+            let mut connection = server.connect();
+            connection.send(&requests);
             get_on();
-        }
-        // No fault is for this one.
+            connection
+        };
+        let hung: Vec<Connection> = (1..512).map(hang_one).collect();
         let ask = |server: &Server| server.request("OPTIONS", TASKS, &[]);
         let refused = thread::scope(|scope| {
             let client = scope.spawn(|| ask(&server));
